@@ -1,0 +1,80 @@
+"""Model fields with a meaning of their own: secrets, memory sizes, lists of names, mappings."""
+
+import json
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from ocore import forms
+from ocore.secrets import decrypt, encrypt
+
+
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+    """Ciphertext in the database and in dumps, plain text in Python, write-only in forms."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return encrypt(value) if value else value
+
+    def from_db_value(self, value: Any, *_: Any) -> Any:
+        return decrypt(value) if value else value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return self.get_prep_value(self.value_from_object(obj)) or ""
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return forms.SecretField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+
+
+class EncryptedMappingField(models.TextField):  # type: ignore[type-arg]
+    """Names in the open, values secret: a mapping kept as one ciphertext. None inherits."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return value if value is None else encrypt(json.dumps(value, sort_keys=True))
+
+    def from_db_value(self, value: Any, *_: Any) -> Any:
+        return json.loads(decrypt(value)) if value else None
+
+    def to_python(self, value: Any) -> Any:
+        return value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return self.get_prep_value(self.value_from_object(obj)) or ""
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return forms.SecretMappingField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+
+
+class MemoryField(models.BigIntegerField):  # type: ignore[type-arg]
+    """Bytes; people type and read `2 GiB`, `512M`."""
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return forms.MemoryField(
+            **{"required": not self.blank, "label": self.verbose_name, "help_text": self.help_text}
+        )
+
+
+class NameListField(models.JSONField):
+    """A list of names; people type them separated by spaces or commas."""
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return forms.NameListField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+
+    def validate(self, value: Any, model_instance: Any) -> None:
+        super().validate(value, model_instance)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise ValidationError("A list of names is expected.")
+
+
+class MappingField(models.JSONField):
+    """Names to values; people type a `name = value` line each."""
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return forms.MappingField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+
+    def validate(self, value: Any, model_instance: Any) -> None:
+        super().validate(value, model_instance)
+        if value is not None and not (
+            isinstance(value, dict) and all(isinstance(item, str | None) for item in value.values())
+        ):
+            raise ValidationError("A mapping of names to texts is expected.")

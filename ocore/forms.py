@@ -1,0 +1,147 @@
+"""Form fields behind `ocore.fields`. In every one of them an empty input means "inherit" (None)."""
+
+import re
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+EMPTY_WORD = "none"
+"""What to type for a value that is there and empty, since an empty input inherits."""
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B?)?\s*$", re.IGNORECASE)
+KEPT = "•" * 8
+
+
+def parse_size(text: str) -> int:
+    """`2G`, `2 GiB`, `512m`, `1.5 GB` or plain bytes, always in powers of 1024. Bytes."""
+    match = _SIZE.match(text)
+    if not match:
+        raise ValidationError(f"“{text}” is not a size. Write for example 512M or 2G.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def format_size(size: int) -> str:
+    for unit, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if size >= factor:
+            return f"{size / factor:.2f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{size} B"
+
+
+class MemoryField(forms.CharField):
+    def prepare_value(self, value: Any) -> Any:
+        return format_size(value) if isinstance(value, int) else value
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value)
+        return parse_size(text) if text else None
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return (self.prepare_value(initial) or "") != (data or "")
+
+
+class NameListField(forms.CharField):
+    """Names separated by spaces or commas; `none` is the empty list."""
+
+    widget = forms.Textarea(attrs={"rows": 2, "cols": 60})
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return " ".join(value) or EMPTY_WORD
+        return value
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value).strip()
+        if not text:
+            return None
+        return [] if text.lower() == EMPTY_WORD else [name for name in re.split(r"[\s,]+", text) if name]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return (self.prepare_value(initial) or "") != (data or "")
+
+
+class MappingField(forms.CharField):
+    """A `name = value` line each; a name alone takes an inherited entry away; `none` is the empty mapping."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "cols": 60})
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            lines = [name if text is None else f"{name} = {text}" for name, text in sorted(value.items())]
+            return "\n".join(lines) or EMPTY_WORD
+        return value
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value).strip()
+        if not text:
+            return None
+        if text.lower() == EMPTY_WORD:
+            return {}
+        mapping: dict[str, str | None] = {}
+        for line in filter(None, map(str.strip, text.splitlines())):
+            name, separator, content = line.partition("=")
+            name = name.strip()
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
+                raise ValidationError(f"“{name}” is not a name. Write one “name = value” line for each.")
+            if name in mapping:
+                raise ValidationError(f"“{name}” stands there twice.")
+            mapping[name] = content.strip() if separator else None
+        return mapping
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return (self.prepare_value(initial) or "") != (data or "").replace("\r\n", "\n")
+
+
+class SecretField(forms.CharField):
+    """Write-only: shows that there is one, never what; left as it is, it keeps it; emptied, it takes it away."""
+
+    widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "class": "vTextField"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return KEPT if value else value
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return KEPT if data else data
+
+    def clean(self, value: Any) -> Any:
+        return super().clean(value)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return data != KEPT if initial else bool(data)
+
+
+class SecretMappingField(MappingField):
+    """As a mapping, each value write-only: `NAME = ••••••••` keeps what is there."""
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return super().prepare_value({name: None if text is None else KEPT for name, text in value.items()})
+        return value
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return data
+
+
+class KeepsSecrets(forms.ModelForm):  # type: ignore[type-arg]
+    """A form whose secret fields, left as they are shown, keep what is stored."""
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        for name, form_field in self.fields.items():
+            if isinstance(form_field, SecretField | SecretMappingField) and name in self.cleaned_data:
+                try:
+                    self.cleaned_data[name] = self._kept(self.cleaned_data[name], getattr(self.instance, name))
+                except ValidationError as error:
+                    self.add_error(name, error)
+        return cleaned
+
+    @staticmethod
+    def _kept(value: Any, before: Any) -> Any:
+        if value == KEPT:
+            return before
+        if not isinstance(value, dict):
+            return value
+        missing = [key for key, text in value.items() if text == KEPT and not (before or {}).get(key)]
+        if missing:
+            raise ValidationError(f"No value is kept for {', '.join(missing)}; write it out.")
+        return {key: before[key] if text == KEPT else text for key, text in value.items()}

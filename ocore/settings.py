@@ -1,0 +1,219 @@
+"""All of oCore's settings, each with a default that runs. `.env.example` documents the environment."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env", overwrite=False)
+
+# Everything that oCore writes on the portal's machine lies below this folder.
+STATE_DIR = Path(env("OCORE_STATE_DIR", default=str(BASE_DIR / "var"))).resolve()
+STATE_DIR.mkdir(parents=True, exist_ok=True)
+
+
+def _kept_secret(name: str, make: Any) -> str:
+    """A secret made at first use and kept in the state folder, readable by its owner only."""
+    path = STATE_DIR / name
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(make())
+    return path.read_text().strip()
+
+
+def _new_fernet_key() -> str:
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+# Sessions, CSRF and signed links. Kept in the state folder unless given.
+SECRET_KEY = env("DJANGO_SECRET_KEY", default="").strip() or _kept_secret(
+    "django-secret-key", lambda: secrets.token_urlsafe(50)
+)
+# Fernet keys of the encrypted fields, newest first: prepend one to rotate.
+OCORE_ENCRYPTION_KEYS: list[str] = [key.strip() for key in env.list("OCORE_ENCRYPTION_KEYS", default=[])] or [
+    _kept_secret("encryption-key", _new_fernet_key)
+]
+
+DEBUG = env.bool("DJANGO_DEBUG", default=False)
+# Password of the first account, `admin`; generated and shown once where it isn't given.
+OCORE_ADMIN_PASSWORD = env("OCORE_ADMIN_PASSWORD", default="")
+# Host names under which the portal is reached.
+ALLOWED_HOSTS: list[str] = env.list("DJANGO_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+# Where people and git hosts reach the portal; links in messages are built from it.
+OCORE_BASE_URL = env("OCORE_BASE_URL", default="http://localhost:8000").rstrip("/")
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[OCORE_BASE_URL])
+# The web server listens here.
+OCORE_WEB_BIND = env("OCORE_WEB_BIND", default="127.0.0.1:8000")
+# True where a reverse proxy in front of the portal ends TLS and sets X-Forwarded-Proto itself.
+if env.bool("OCORE_BEHIND_TLS_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+if OCORE_BASE_URL.startswith("https://"):
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_rq",
+    "ocore",
+    "projects",
+    "instances",
+    "deployments",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "ocore.urls"
+WSGI_APPLICATION = "ocore.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+# Only our own files: no inline script or style, nothing from elsewhere.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "object-src": ["'none'"],
+    }
+}
+
+# SQLite by default: readers never wait (WAL), writers queue at BEGIN instead of failing at COMMIT (IMMEDIATE).
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{STATE_DIR / 'ocore.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Redis only carries primary keys to the workers; by default on a private unix socket, started by `make up`.
+REDIS_SOCKET = STATE_DIR / "redis" / "redis.sock"
+REDIS_URL = env("REDIS_URL", default=f"unix://{REDIS_SOCKET}?db=0")
+# Seconds a deployment may take in all before its worker is stopped; the steps have their own deadlines.
+OCORE_DEPLOYMENT_TIMEOUT = env.int("OCORE_DEPLOYMENT_TIMEOUT", default=4 * 3600)
+RQ_QUEUES = {
+    "deployments": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},
+    "chores": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600},
+    "slow": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},
+}
+# How many deployments run at once.
+OCORE_WORKERS = env.int("OCORE_WORKERS", default=2)
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+USE_I18N = False
+
+STATIC_URL = "static/"
+STATIC_ROOT = STATE_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "ocore" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = True
+
+# A webhook's body: GitHub and GitLab send up to 25 MB. Bytes.
+OCORE_WEBHOOK_MAX_BYTES = env.int("OCORE_WEBHOOK_MAX_BYTES", default=25 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = OCORE_WEBHOOK_MAX_BYTES
+
+# What separates this oCore's containers, images, volumes, networks and databases from another's on one server.
+OCORE_NAMESPACE = env("OCORE_NAMESPACE", default="ocore")
+# The images, by template. `{version}` is the Odoo version; projects and environments may override the first.
+OCORE_ODOO_IMAGE = env("OCORE_ODOO_IMAGE", default="odoo:{version}")
+OCORE_POSTGRES_IMAGE = env("OCORE_POSTGRES_IMAGE", default="postgres:17")
+OCORE_EDGE_IMAGE = env("OCORE_EDGE_IMAGE", default="caddy:2.11")
+# Seconds to wait for a registry before a base image is built from Debian's packages instead.
+OCORE_REGISTRY_TIMEOUT = env.int("OCORE_REGISTRY_TIMEOUT", default=20)
+# The edge of "this machine" listens here, and environments are named below this domain.
+OCORE_EDGE_HTTP_PORT = env.int("OCORE_EDGE_HTTP_PORT", default=8080)
+OCORE_BASE_DOMAIN = env("OCORE_BASE_DOMAIN", default="localhost")
+# Address on which a server's edge publishes its port.
+OCORE_EDGE_BIND = env("OCORE_EDGE_BIND", default="0.0.0.0")
+# Folders from which `file://` repositories are accepted; the demo's is the only one by default.
+OCORE_FILE_REPOSITORIES: list[str] = env.list("OCORE_FILE_REPOSITORIES", default=[str(STATE_DIR / "demo")])
+# Free space a server must have before a build or a snapshot starts. Bytes.
+OCORE_MIN_FREE_BYTES = env.int("OCORE_MIN_FREE_BYTES", default=2 * 1024**3)
+# Seconds for which a request is held at the edge while an instance is replaced, before the maintenance page.
+OCORE_HOLD_SECONDS = env.int("OCORE_HOLD_SECONDS", default=30)
+# Seconds for which requests in flight may finish before an instance is stopped.
+OCORE_DRAIN_SECONDS = env.int("OCORE_DRAIN_SECONDS", default=30)
+# Seconds between two health probes of an environment by the clock.
+OCORE_PROBE_SECONDS = env.int("OCORE_PROBE_SECONDS", default=60)
+# Seconds after which the previous webhook secret is no longer accepted once a new one was made.
+OCORE_SECRET_GRACE_SECONDS = env.int("OCORE_SECRET_GRACE_SECONDS", default=24 * 3600)
+
+# What a project has when it says nothing, and so the end of every inheritance (projects/inheritance.py).
+OCORE_DEFAULTS: dict[str, Any] = {
+    "odoo_version": env("OCORE_DEFAULT_ODOO_VERSION", default="19.0"),
+    "odoo_image": "",  # the template OCORE_ODOO_IMAGE
+    "auto_deploy": True,
+    "strategy": "auto",
+    "update_policy": "changed",
+    "custom_modules": ["*"],  # all installable ones at the first deployment, none silently later
+    "pip_packages": [],
+    "workers": 0,  # threaded, as Odoo's own default; 150 MB instead of 280 MB
+    "cron_threads": 1,
+    "memory_limit": 2 * 1024**3,
+    "limit_memory_soft": 1536 * 1024**2,
+    "limit_memory_hard": 1792 * 1024**2,
+    "limit_time_cpu": 600,
+    "limit_time_real": 1200,
+    "odoo_conf": {},
+    "environment_variables": {},
+    "secret_variables": {},
+    "health_path": "/web/health",
+    "health_deadline": 120,
+}
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"redact": {"()": "ocore.redaction.RedactingFilter"}},
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact"]}},
+    "root": {"handlers": ["console"], "level": env("OCORE_LOG_LEVEL", default="INFO")},
+    "loggers": {
+        "django": {"handlers": ["console"], "level": "INFO", "propagate": False},
+        "rq": {"handlers": ["console"], "level": "INFO", "propagate": False},
+    },
+}
