@@ -1,0 +1,258 @@
+"""Where environments live, and what is deployed there: servers, projects, environments."""
+
+import re
+import secrets
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from ocore.fields import EncryptedTextField
+from projects import inheritance, validators
+from projects.inheritance import EnvironmentOverrides
+
+
+def new_token() -> str:
+    """256 random bits for a URL or a shared secret."""
+    return secrets.token_urlsafe(32)
+
+
+class Server(models.Model):
+    """A Docker host; where environments live."""
+
+    class Kind(models.TextChoices):
+        DOCKER = "docker", "Docker Engine"
+        SIMULATED = "simulated", "Simulated: nothing really runs"
+
+    name = models.CharField(max_length=100, unique=True)
+    slug = models.SlugField(max_length=40, unique=True, validators=[validators.validate_slug])
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.DOCKER)
+    endpoint = models.CharField(
+        max_length=255,
+        blank=True,
+        validators=[validators.validate_endpoint],
+        help_text="As DOCKER_HOST: unix:///var/run/docker.sock or tcp://host:2376. Empty: this machine's engine.",
+    )
+    base_domain = models.CharField(
+        max_length=200,
+        default="localhost",
+        validators=[validators.validate_domain],
+        help_text="Environments are reached as <environment>-<project>.<this>.",
+    )
+    edge_host = models.CharField(
+        max_length=200, default="127.0.0.1", help_text="Address under which oCore itself reaches the server's edge."
+    )
+    edge_port = models.PositiveIntegerField(
+        default=8080,
+        validators=[MinValueValidator(1), MaxValueValidator(65535)],
+        help_text="Port that the server's edge (Caddy) listens on.",
+    )
+    postgres_dsn = EncryptedTextField(
+        blank=True,
+        verbose_name="PostgreSQL DSN",
+        help_text="An external PostgreSQL whose user may create roles and databases. Empty: a container on the server.",
+    )
+    routes_digest = models.CharField(max_length=64, blank=True, editable=False)
+    reloading_until = models.DateTimeField(null=True, blank=True, editable=False)
+    facts = models.JSONField(default=dict, blank=True, editable=False)
+    seen_at = models.DateTimeField(null=True, blank=True, editable=False)
+    problem = models.TextField(blank=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["endpoint", "edge_port"], name="server_edge_port_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} (simulated)" if self.simulated else self.name
+
+    @property
+    def simulated(self) -> bool:
+        return self.kind == self.Kind.SIMULATED
+
+
+class Project(EnvironmentOverrides):
+    """One Odoo application or client engagement, and the defaults of its environments."""
+
+    level = "project"
+    inherits_from = None
+
+    class Host(models.TextChoices):
+        GITHUB = "github", "GitHub"
+
+    name = models.CharField(max_length=100, unique=True)
+    slug = models.SlugField(max_length=40, unique=True, validators=[validators.validate_slug])
+    description = models.TextField(blank=True)
+    repository_url = models.CharField(
+        max_length=500,
+        blank=True,
+        validators=[validators.validate_repository_url],
+        verbose_name="git repository",
+        help_text="https:// or ssh. Empty: plain Odoo, deployed by hand.",
+    )
+    repository_username = models.CharField(max_length=100, blank=True, help_text="For https; many hosts ignore it.")
+    repository_token = EncryptedTextField(
+        blank=True, help_text="Access token for a private repository over https. Encrypted, never shown again."
+    )
+    host = models.CharField(
+        max_length=20,
+        choices=Host.choices,
+        default=Host.GITHUB,
+        verbose_name="git host",
+        help_text="Calls the webhook.",
+    )
+    webhook_secret = EncryptedTextField(blank=True, editable=False)
+    previous_webhook_secret = EncryptedTextField(blank=True, editable=False)
+    previous_webhook_secret_until = models.DateTimeField(null=True, blank=True, editable=False)
+    status_token = models.CharField(max_length=64, unique=True, default=new_token, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        permissions = [
+            ("view_webhook_secret", "Can see a project's webhook secret"),
+            ("rotate_webhook_secret", "Can make a new webhook secret for a project"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self.webhook_secret:
+            self.webhook_secret = new_token()
+        super().save(*args, **kwargs)
+
+    def rotate_webhook_secret(self) -> None:
+        """A new secret; the old one is accepted for a while, so that no push is refused meanwhile."""
+        self.previous_webhook_secret = self.webhook_secret
+        self.previous_webhook_secret_until = timezone.now() + timedelta(seconds=settings.OCORE_SECRET_GRACE_SECONDS)
+        self.webhook_secret = new_token()
+        self.save(
+            update_fields=["webhook_secret", "previous_webhook_secret", "previous_webhook_secret_until"],
+        )
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """Those that a delivery may be signed with now."""
+        accepted = [self.webhook_secret]
+        until = self.previous_webhook_secret_until
+        if self.previous_webhook_secret and until and timezone.now() < until:
+            accepted.append(self.previous_webhook_secret)
+        return [secret for secret in accepted if secret]
+
+    @property
+    def webhook_path(self) -> str:
+        return f"/webhooks/{self.host}/{self.slug}/"
+
+
+class Environment(EnvironmentOverrides):
+    """A deployment stage of a project: a server, a branch, and what differs from the project's defaults."""
+
+    level = "environment"
+
+    class Kind(models.TextChoices):
+        PRODUCTION = "production", "Production"
+        STAGING = "staging", "Staging"
+        DEVELOPMENT = "development", "Development"
+        OTHER = "other", "Other"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="environments")
+    server = models.ForeignKey(Server, on_delete=models.PROTECT, related_name="environments")
+    name = models.CharField(max_length=100, help_text="Any name; development, staging and production are usual.")
+    slug = models.SlugField(max_length=40, validators=[validators.validate_slug])
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.OTHER)
+    description = models.TextField(blank=True)
+    branch = models.CharField(
+        max_length=200,
+        blank=True,
+        validators=[validators.validate_branch],
+        verbose_name="git branch",
+        help_text="A push to it deploys here. Empty: deployed by hand.",
+    )
+    public = models.BooleanField(default=False, help_text="Shown on the project's status page.")
+    key = models.CharField(max_length=90, unique=True, editable=False)
+    subdomain = models.CharField(max_length=63, editable=False)
+    database = models.CharField(max_length=50, editable=False)
+    database_password = EncryptedTextField(default=new_token, editable=False)
+    odoo_admin_password = EncryptedTextField(default=new_token, editable=False)
+    pending = models.JSONField(default=dict, blank=True, editable=False)
+    removing_since = models.DateTimeField(null=True, blank=True, editable=False)
+    removal_problem = models.TextField(blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["project__name", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "slug"], name="environment_slug_unique_in_project"),
+            models.UniqueConstraint(fields=["project", "name"], name="environment_name_unique_in_project"),
+            models.UniqueConstraint(fields=["server", "subdomain"], name="environment_subdomain_unique_on_server"),
+            models.UniqueConstraint(fields=["server", "database"], name="environment_database_unique_on_server"),
+            models.CheckConstraint(condition=~Q(branch__startswith="-"), name="environment_branch_is_no_option"),
+        ]
+        permissions = [("view_odoo_password", "Can see the password of Odoo's administrator")]
+
+    def __str__(self) -> str:
+        return f"{self.project.name} / {self.name}"
+
+    @property
+    def path(self) -> str:
+        """How the command line names it: `acme/production`."""
+        return f"{self.project.slug}/{self.slug}"
+
+    @property
+    def inherits_from(self) -> Project:
+        return self.project
+
+    @property
+    def hostname(self) -> str:
+        return f"{self.subdomain}.{self.server.base_domain}"
+
+    @property
+    def url(self) -> str:
+        port = "" if self.server.edge_port == 80 else f":{self.server.edge_port}"
+        return f"http://{self.hostname}{port}"
+
+    @property
+    def volume(self) -> str:
+        return f"{settings.OCORE_NAMESPACE}-{self.key}"
+
+    @property
+    def base_image(self) -> str:
+        """The Odoo image that it is built on, template filled in."""
+        template = inheritance.resolve(self, "odoo_image").value or settings.OCORE_ODOO_IMAGE
+        return str(template).replace("{version}", str(inheritance.resolve(self, "odoo_version").value))
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self.key:
+            self._choose_names()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        super().clean()
+        if self.pk:
+            before = Environment.objects.filter(pk=self.pk).values("server_id", "slug", "project_id").get()
+            if self.key and any(before[name] != getattr(self, name) for name in before):
+                raise ValidationError("Project, server and slug of an environment are fixed once it exists.")
+
+    def _choose_names(self) -> None:
+        """Names on the server: fixed for good, and free of clashes such as a-b/c against a/b-c."""
+        others = Environment.objects.all()
+        self.key = _free(f"{self.project.slug}-{self.slug}", others.values_list("key", flat=True))
+        here = others.filter(server=self.server)
+        self.subdomain = _free(f"{self.slug}-{self.project.slug}"[:60], here.values_list("subdomain", flat=True))
+        wanted = re.sub(r"[^a-z0-9]+", "_", f"{self.project.slug}_{self.slug}"[:45])
+        self.database = _free(wanted, here.values_list("database", flat=True), "_")
+
+
+def _free(wanted: str, taken: Any, separator: str = "-") -> str:
+    names, count, name = set(taken), 1, wanted
+    while name in names:
+        count += 1
+        name = f"{wanted}{separator}{count}"
+    return name
