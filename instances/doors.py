@@ -1,0 +1,130 @@
+"""Doors and reloads of a server's edge exclude each other.
+
+A reload of the edge's configuration fails every request that is being held, so none happens while a door on that server is
+closed, and no door closes during one. Rows say who holds what; the edge itself is told afterwards.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from instances.models import Door, Instance
+from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
+from projects.inheritance import resolve
+from projects.models import Environment, Server
+
+RELOAD_SECONDS = 60
+"""After so long a reload whose process died no longer counts."""
+POLL_SECONDS = 0.1
+
+
+def upstreams(environment: Environment, instances: list[Instance] | None = None) -> tuple[Upstream, ...]:
+    found = instances if instances is not None else list(environment.instances.all())
+    return tuple(
+        Upstream(alias=instance.alias, max_requests=max(16, 2 * resolve(instance, "workers").value))
+        for instance in found
+    )
+
+
+def route(environment: Environment) -> Route:
+    return Route(
+        key=environment.key,
+        hosts=(environment.hostname,),
+        upstreams=upstreams(environment),
+        title=environment.project.name,
+    )
+
+
+def routes(server: Server) -> list[Route]:
+    """Of every environment on the server that is, or is being, deployed."""
+    environments = (
+        Environment.objects.filter(server=server)
+        .exclude(instances=None)
+        .exclude(instances__state=Instance.State.NEW)
+        .select_related("project", "server")
+        .prefetch_related("instances")
+        .distinct()
+        .order_by("pk")
+    )
+    return [route(environment) for environment in environments]
+
+
+def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], seconds: float = 300) -> None:
+    """The edge knows every environment of the server. Waits while a door is closed. Raises `EdgeError`."""
+    wanted = routes(server)
+    digest = hashlib.sha256(json.dumps([asdict(one) for one in wanted], sort_keys=True).encode()).hexdigest()
+    if Server.objects.filter(pk=server.pk, routes_digest=digest).exists() and runtime.edge.serves(wanted):
+        return
+    deadline = time.monotonic() + seconds
+    told = False
+    while not _begin_reload(server):
+        if not told:
+            log("Waiting for another deployment on this server: its requests are being held, so the edge keeps still.")
+            told = True
+        if time.monotonic() > deadline:
+            raise EdgeError(
+                f"The edge of {server} could not be given the new route: doors stayed closed for {seconds:.0f} s.",
+                advice="Look at the deployments that are underway on this server, then deploy again.",
+            )
+        time.sleep(POLL_SECONDS)
+    try:
+        runtime.edge.apply(routes(server))
+        Server.objects.filter(pk=server.pk).update(routes_digest=digest)
+    finally:
+        Server.objects.filter(pk=server.pk).update(reloading_until=None)
+
+
+def _begin_reload(server: Server) -> bool:
+    now = timezone.now()
+    with transaction.atomic():
+        row = Server.objects.select_for_update().get(pk=server.pk)
+        if Door.objects.filter(server=row).exists() or (row.reloading_until and row.reloading_until > now):
+            return False
+        row.reloading_until = now + timedelta(seconds=RELOAD_SECONDS)
+        row.save(update_fields=["reloading_until"])
+    return True
+
+
+def close(environment: Environment, runtime: Runtime, holder: str) -> None:
+    """New requests wait from now on. Idempotent for the same environment."""
+    deadline = time.monotonic() + RELOAD_SECONDS + 5
+    while True:
+        now = timezone.now()
+        with transaction.atomic():
+            server = Server.objects.select_for_update().get(pk=environment.server_id)
+            if not server.reloading_until or server.reloading_until < now:
+                Door.objects.update_or_create(
+                    environment=environment,
+                    defaults={"server": server, "holder": holder},
+                    create_defaults={"server": server, "holder": holder, "closed_at": now},
+                )
+                break
+        if time.monotonic() > deadline:
+            raise EdgeError(f"The edge of {server} did not finish a reload within {RELOAD_SECONDS} s.")
+        time.sleep(POLL_SECONDS)
+    runtime.edge.close(environment.key)
+
+
+def drain(environment: Environment, runtime: Runtime, check: Callable[[], None]) -> int:
+    """Wait for the requests in flight; those that are left when patience ends."""
+    deadline = time.monotonic() + settings.OCORE_DRAIN_SECONDS
+    pause = 0.02
+    while left := runtime.edge.in_flight(upstreams(environment)):
+        check()
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
+    return 0
+
+
+def open(environment: Environment, runtime: Runtime) -> None:
+    runtime.edge.open(environment.key)
+    Door.objects.filter(environment=environment).delete()

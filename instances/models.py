@@ -1,0 +1,103 @@
+"""One running Odoo of an environment, and what its health was."""
+
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+
+from projects import validators
+from projects.inheritance import InstanceOverrides
+from projects.models import Environment, Server
+
+
+class Instance(InstanceOverrides):
+    """One running Odoo. Usually an environment has one; several share its database and filestore."""
+
+    level = "instance"
+
+    class State(models.TextChoices):
+        NEW = "new", "Not deployed yet"
+        CREATING = "creating", "Being created"
+        RUNNING = "running", "Running"
+        STOPPED = "stopped", "Stopped"
+        RESTARTING = "restarting", "Restarting"
+        FAILED = "failed", "Failed"
+
+    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="instances")
+    name = models.CharField(max_length=100, default="main")
+    slug = models.SlugField(max_length=30, default="main", validators=[validators.validate_slug])
+    state = models.CharField(max_length=20, choices=State.choices, default=State.NEW, editable=False)
+    state_since = models.DateTimeField(null=True, blank=True, editable=False)
+    problem = models.TextField(blank=True, editable=False)
+    container = models.CharField(max_length=200, blank=True, editable=False)
+    """Name of the container that serves; empty before the first deployment."""
+
+    class Meta:
+        ordering = ["environment", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "slug"], name="instance_slug_unique_in_environment"),
+        ]
+        permissions = [("control_instance", "Can start, stop and restart an instance")]
+
+    def __str__(self) -> str:
+        return f"{self.environment} / {self.name}"
+
+    @property
+    def inherits_from(self) -> Environment:
+        return self.environment
+
+    @property
+    def alias(self) -> str:
+        """Its stable name on the edge's network, whichever container serves behind it."""
+        return f"{self.environment.key}-{self.slug}"
+
+    def container_for(self, deployment: int) -> str:
+        return f"{settings.OCORE_NAMESPACE}-{self.environment.key}-{self.slug}-d{deployment}"
+
+    def become(self, state: "Instance.State", at: datetime, *, problem: str = "", **fields: Any) -> None:
+        """Record what the container now is; `at` is kept when nothing changed."""
+        changes = {"state": state, "problem": problem, **fields}
+        if self.state != state:
+            changes["state_since"] = at
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.save(update_fields=list(changes))
+
+    @classmethod
+    def ensure_first(cls, environment: Environment) -> None:
+        """An environment without an instance gets its usual one."""
+        if not environment.instances.exists():
+            cls.objects.get_or_create(environment=environment, slug="main", defaults={"name": "main"})
+
+
+class HealthCheck(models.Model):
+    """One look at an environment from outside, through its server's edge."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="health_checks")
+    checked_at = models.DateTimeField()
+    ok = models.BooleanField()
+    held = models.BooleanField(default=False)
+    """A deployment was at work: neither up nor down by itself."""
+    status = models.PositiveSmallIntegerField(default=0)
+    seconds = models.FloatField(default=0)
+    detail = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-checked_at"]
+        indexes = [models.Index(fields=["environment", "checked_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.environment}: {'up' if self.ok else 'down'} at {self.checked_at:%Y-%m-%d %H:%M:%S}"
+
+
+class Door(models.Model):
+    """An environment whose door is closed: who closed it, and since when. No row: open."""
+
+    environment = models.OneToOneField(Environment, on_delete=models.CASCADE, related_name="door")
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="closed_doors")
+    holder = models.CharField(max_length=100)
+    closed_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.environment}: door closed by {self.holder}"

@@ -1,0 +1,337 @@
+"""What a server can do for the pipeline, in frozen data and few verbs.
+
+The pipeline and everything above know only these names. `docker` does it on a real engine, `simulated`
+in a file, for the pipeline's tests and for looking around without an engine. Every verb may raise
+`ServerUnreachable`; all of them are idempotent: asked twice, they do it once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from ocore.errors import ExpectedError
+
+NAMESPACE_LABEL = "io.ocore.namespace"
+"""On every container, image, volume, network and (as a comment) database that is ours; its value tells installations
+apart. Nothing without it is ever touched."""
+
+Rows = list[list[str]]
+"""What a query gave, as text."""
+
+Log = Callable[[str], None]
+"""Takes text as it comes, one or more whole lines."""
+
+
+class ServerUnreachable(ExpectedError):
+    default_advice = "Check that the server is up and its engine answers; then deploy again."
+
+
+class ImageMissing(ExpectedError):
+    default_advice = (
+        "Check the image's name (project or environment, “Odoo image”) and that its registry can be reached."
+    )
+
+
+class BuildFailed(ExpectedError):
+    default_advice = "Read the end of the build's log, correct the repository and push again."
+
+
+class RunFailed(ExpectedError):
+    """A container could not be created, started or run, or went past its deadline."""
+
+
+class DatabaseError(ExpectedError):
+    """PostgreSQL refused a statement; `detail` is what it said."""
+
+
+class EdgeError(ExpectedError):
+    """The edge refused a configuration or does not answer."""
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """What a driver must know of a server's row."""
+
+    name: str
+    endpoint: str = ""
+    """As `DOCKER_HOST`: `unix:///...`, `ssh://...`, `tcp://...`; empty: this machine's."""
+    namespace: str = "ocore"
+    edge_bind: str = "0.0.0.0"  # noqa: S104 - an edge is there to be reached
+    edge_port: int = 8080
+    edge_host: str = "127.0.0.1"
+    """Where the portal reaches this server's edge."""
+    postgres_dsn: str = ""
+    """An external PostgreSQL, as a superuser or a role that may create roles and databases; empty: a container."""
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    engine: str
+    """Name and version of the engine, as a person would say it."""
+    cpus: int
+    memory_bytes: int
+    disk_free_bytes: int
+    """Free where the engine keeps its images and volumes."""
+
+
+@dataclass(frozen=True)
+class Image:
+    reference: str
+    id: str
+    size_bytes: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    id: str
+    state: str
+    """`created`, `running`, `restarting`, `exited`, ... as the engine says it."""
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    image_id: str = ""
+    restart_count: int = 0
+    out_of_memory: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file put into a container before it starts; how secrets get there without argv or environment."""
+
+    path: str
+    content: bytes
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    name: str
+    image: str
+    command: Sequence[str] = ()
+    """The argv after the entrypoint; with `entrypoint` empty, the whole argv."""
+    entrypoint: Sequence[str] | None = None
+    user: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[File] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Volume name -> path in the container."""
+    network: str = ""
+    aliases: Sequence[str] = ()
+    ports: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Container port as `8080/tcp` -> (address, port) on the server."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
+    pids: int = 512
+    capabilities: Sequence[str] = ()
+    """All are dropped; these are given back."""
+    restart: bool = False
+    stop_seconds: int = 30
+    shm_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Exit:
+    code: int
+    output: str
+    """Standard output and error together, for `run` the last 64 KB."""
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+
+@dataclass(frozen=True)
+class DumpFacts:
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class FilestoreFacts:
+    files: int
+    size_bytes: int
+    sha256: str
+    """Of the sorted listing `path TAB size`: a filestore is content-addressed, so its listing names its content."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One instance behind the edge, under its stable name on the edge's network."""
+
+    alias: str
+    http_port: int = 8069
+    event_port: int = 8072
+    max_requests: int = 16
+    """In flight at once; the rest wait at the edge, not in Odoo's connection pool."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """What the edge does for one environment."""
+
+    key: str
+    """Name of the environment's door; letters, digits and dashes."""
+    hosts: tuple[str, ...]
+    upstreams: tuple[Upstream, ...]
+    title: str = ""
+    """Shown on the maintenance page."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an HTTP request got; `status` 0 when nothing answered, then `body` says why."""
+
+    status: int
+    body: str = ""
+    seconds: float = 0.0
+    location: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 200
+
+
+class Images(Protocol):
+    def find(self, reference: str) -> Image | None: ...
+
+    def ensure_base(self, reference: str, log: Log) -> Image:
+        """Present, else pulled, else built from Debian's packages where a recipe exists; else `ImageMissing`."""
+
+    def build(
+        self, reference: str, context: Path, labels: Mapping[str, str], log: Log, *, timeout: float, silence: float
+    ) -> Image:
+        """Build the folder's Dockerfile. `BuildFailed` when it fails, or on either deadline (seconds in all, seconds
+        without output). `log` may raise to stop the build; what was running is then killed."""
+
+    def remove(self, reference: str) -> None: ...
+
+
+class Containers(Protocol):
+    def find(self, name: str) -> Container | None: ...
+
+    def list(self, labels: Mapping[str, str]) -> list[Container]: ...
+
+    def create(self, spec: ContainerSpec) -> Container:
+        """The container of that name, made if it isn't there; its files are in it before this returns."""
+
+    def start(self, name: str) -> None: ...
+
+    def stop(self, name: str, seconds: int = 30) -> None: ...
+
+    def remove(self, name: str) -> None:
+        """Kill and remove; never its volumes."""
+
+    def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
+        """To its end, then remove it. `RunFailed` past a deadline. `log` may raise: then it is killed and removed."""
+
+    def exec(
+        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> Exit: ...
+
+    def logs(self, name: str, lines: int = 200) -> str: ...
+
+    def join_edge(self, name: str, alias: str) -> None:
+        """Give the container its stable name on the edge's network; leaves first if it is there under another."""
+
+    def leave_edge(self, name: str) -> None: ...
+
+
+class Databases(Protocol):
+    host: str
+    """Name and port under which Odoo's containers reach PostgreSQL."""
+    port: int
+
+    def create_role(self, role: str, password: str) -> None: ...
+
+    def drop_role(self, role: str) -> None: ...
+
+    def exists(self, database: str) -> bool: ...
+
+    def create(self, database: str, owner: str, template: str = "", template_owner: str = "") -> None:
+        """Empty and UTF-8, or a copy of `template` in which all that `template_owner` has becomes `owner`'s."""
+
+    def clone(self, source: str, target: str) -> None:
+        """`target` becomes a byte-for-byte copy; whoever is connected to `source` is put out first."""
+
+    def rename(self, source: str, target: str) -> None: ...
+
+    def drop(self, database: str) -> None:
+        """Gone, whoever is connected. Refuses (`DatabaseError`) what does not carry our label."""
+
+    def size(self, database: str) -> int: ...
+
+    def list(self) -> list[str]:
+        """Those that carry our label."""
+
+    def query(self, database: str, sql: str) -> Rows:
+        """NULL is the empty string. Raises `DatabaseError`."""
+
+    def dump(self, database: str, target: Path, log: Log) -> DumpFacts:
+        """`pg_dump -Fc` streamed to a file on the portal's machine; nothing half-written stays."""
+
+
+class Filestores(Protocol):
+    """An environment's volume, mounted as Odoo's data_dir; a filestore in it per database, and snapshots as hard links."""
+
+    def ensure(self, volume: str, image: str) -> None: ...
+
+    def remove(self, volume: str) -> None: ...
+
+    def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts: ...
+
+    def restore(self, volume: str, database: str, snapshot: str) -> None:
+        """The filestore becomes what it was at the snapshot, which stays; atomic for whoever looks."""
+
+    def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
+        """Of the living filestore, or of a snapshot."""
+
+    def discard(self, volume: str, snapshot: str) -> None: ...
+
+
+class Edge(Protocol):
+    def apply(self, routes: Iterable[Route]) -> bool:
+        """Make these the edge's routes; True when that took a reload, which fails whatever is being held."""
+
+    def serves(self, routes: Iterable[Route]) -> bool:
+        """Are these its routes already? Says False when the edge isn't there."""
+
+    def close(self, key: str) -> None:
+        """New requests to the environment wait from now on; returns when no further one can slip through."""
+
+    def open(self, key: str) -> None: ...
+
+    def is_open(self, key: str) -> bool: ...
+
+    def in_flight(self, upstreams: Sequence[Upstream]) -> int: ...
+
+    def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
+        """A GET through the edge as a client would; `past_the_door` also while it is closed."""
+
+
+class Runtime(Protocol):
+    """One server."""
+
+    simulated: bool
+    images: Images
+    containers: Containers
+    databases: Databases
+    filestores: Filestores
+    edge: Edge
+    network: str
+    """Where Odoo meets PostgreSQL."""
+
+    def facts(self) -> ServerFacts: ...
+
+    def prepare(self, log: Log) -> None:
+        """Networks, PostgreSQL and the edge are there and run."""

@@ -1,0 +1,468 @@
+"""A server on which nothing really runs: for the pipeline's tests, and for looking around without an engine.
+
+Its whole state is one JSON file, so that the web process and the workers see the same server. It knows just enough of
+Odoo's behaviour (databases have modules, an update changes their versions, a write changes rows) that a lost write or a
+container left behind shows. Faults are injected through `FAULTS`.
+"""
+
+import ast
+import builtins
+import configparser
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from instances.odoo import queries
+from instances.odoo.config import CONFIG_PATH
+from instances.odoo.versions import series, stored_version
+from instances.runtimes import base
+from instances.runtimes.base import (
+    Answer,
+    Container,
+    ContainerSpec,
+    Exit,
+    FilestoreFacts,
+    Image,
+    Log,
+    Route,
+    ServerSpec,
+)
+from ocore.locks import file_lock
+
+CORE_MODULES = ("base", "web", "mail")
+State = dict[str, Any]
+
+
+@dataclass
+class Faults:
+    """What goes wrong. Verbs are named as they are called: `images.build`, `containers.run`, `databases.clone`."""
+
+    raised: dict[str, Exception | Callable[..., None]] = field(default_factory=dict)
+    """Raised, or called with the verb's arguments, at the start of a verb."""
+    exits: dict[str, Exit] = field(default_factory=dict)
+    """By the purpose in a one-shot container's name, `update` say: how it ends, having changed nothing."""
+    unhealthy: dict[str, Answer] = field(default_factory=dict)
+    """By a part of a container's name: what it answers to every path."""
+    calls: list[str] = field(default_factory=list)
+
+    def meet(self, verb: str, *arguments: Any) -> None:
+        self.calls.append(" ".join([verb, *(str(one) for one in arguments if isinstance(one, str))]))
+        fault = self.raised.get(verb)
+        if isinstance(fault, Exception):
+            raise fault
+        if fault is not None:
+            fault(*arguments)
+
+    def clear(self) -> None:
+        for kept in (self.raised, self.exits, self.unhealthy, self.calls):
+            kept.clear()  # type: ignore[attr-defined]
+
+
+FAULTS = Faults()
+
+
+class _Store:
+    """The server's state on disk, one change at a time."""
+
+    def __init__(self, name: str) -> None:
+        folder = Path(settings.STATE_DIR) / "simulated"
+        self._file = folder / f"{name}.json"
+        self._lock = folder / f"{name}.lock"
+
+    @contextmanager
+    def open(self) -> Iterator[State]:
+        with file_lock(self._lock):
+            empty: State = {
+                "images": {},
+                "containers": {},
+                "roles": {},
+                "databases": {},
+                "volumes": {},
+                "doors": [],
+                "routes": [],
+            }
+            state = json.loads(self._file.read_text()) if self._file.exists() else empty
+            yield state
+            self._file.write_text(json.dumps(state))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class _Images:
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+
+    def find(self, reference: str) -> Image | None:
+        with self._store.open() as state:
+            found = state["images"].get(reference)
+        return Image(reference, found["id"], 0, found["labels"]) if found else None
+
+    def ensure_base(self, reference: str, log: Log) -> Image:
+        FAULTS.meet("images.ensure_base", reference)
+        with self._store.open() as state:
+            if reference not in state["images"]:
+                log(f"{reference} is simulated.")
+                state["images"][reference] = {"id": f"sha256:{_digest(reference)}", "labels": {}, "addons": {}}
+        found = self.find(reference)
+        assert found  # noqa: S101 - made just now
+        return found
+
+    def build(
+        self, reference: str, context: Path, labels: Mapping[str, str], log: Log, *, timeout: float, silence: float
+    ) -> Image:
+        FAULTS.meet("images.build", reference)
+        addons = {}
+        for manifest in sorted(context.glob("**/__manifest__.py")):
+            content = ast.literal_eval(manifest.read_text())
+            addons[manifest.parent.name] = str(content.get("version", "1.0"))
+            log(f"Adding {manifest.parent.name}")
+        with self._store.open() as state:
+            identity = f"sha256:{_digest([reference, addons])}"
+            state["images"][reference] = {"id": identity, "labels": dict(labels), "addons": addons}
+        return Image(reference, identity, 0, labels)
+
+    def remove(self, reference: str) -> None:
+        with self._store.open() as state:
+            state["images"].pop(reference, None)
+
+
+class _Containers:
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+
+    def find(self, name: str) -> Container | None:
+        with self._store.open() as state:
+            found = state["containers"].get(name)
+        return self._as_container(name, found) if found else None
+
+    @staticmethod
+    def _as_container(name: str, found: State) -> Container:
+        return Container(name, _digest(name)[:12], found["state"], labels=found["labels"], image_id=found["image"])
+
+    def list(self, labels: Mapping[str, str]) -> builtins.list[Container]:
+        with self._store.open() as state:
+            items = list(state["containers"].items())
+        return [self._as_container(name, one) for name, one in items if labels.items() <= one["labels"].items()]
+
+    def create(self, spec: ContainerSpec) -> Container:
+        FAULTS.meet("containers.create", spec.name)
+        with self._store.open() as state:
+            state["containers"].setdefault(
+                spec.name,
+                {
+                    "state": "created",
+                    "image": spec.image,
+                    "database": _database_of(spec),
+                    "labels": dict(spec.labels),
+                    "alias": "",
+                },
+            )
+        found = self.find(spec.name)
+        assert found  # noqa: S101 - made just now
+        return found
+
+    def _set(self, name: str, **fields: Any) -> None:
+        with self._store.open() as state:
+            if name not in state["containers"]:
+                raise base.RunFailed(f"There is no container {name}.")
+            state["containers"][name] |= fields
+
+    def start(self, name: str) -> None:
+        FAULTS.meet("containers.start", name)
+        self._set(name, state="running")
+
+    def stop(self, name: str, seconds: int = 30) -> None:
+        FAULTS.meet("containers.stop", name)
+        self._set(name, state="exited")
+
+    def remove(self, name: str) -> None:
+        FAULTS.meet("containers.remove", name)
+        with self._store.open() as state:
+            state["containers"].pop(name, None)
+
+    def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
+        FAULTS.meet("containers.run", spec.name)
+        for part, ended in FAULTS.exits.items():
+            if f"-{part}-" in spec.name:
+                log(ended.output)
+                return ended
+        log(f"Simulated: {' '.join(spec.command)}")
+        with self._store.open() as state:
+            database = state["databases"][_database_of(spec)]
+            versions = state["images"][spec.image]["addons"]
+            for module in _modules(spec.command):
+                odoo = series("19.0")
+                names = [*CORE_MODULES, *(versions if database["modules"] else ())] if module == "base" else [module]
+                for name in names:
+                    if module != "base" or name in CORE_MODULES or name in database["modules"]:
+                        database["modules"][name] = ["installed", stored_version(versions.get(name, "1.3"), odoo)]
+            database["sequence"] += 1
+        finished = f"2026-01-01 00:00:00,000 1 INFO {_database_of(spec)} odoo.modules.loading: Modules loaded.\n"
+        log(finished)
+        return Exit(0, finished)
+
+    def exec(
+        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> Exit:
+        """Only Odoo's readiness probe is ever executed in a container by the pipeline."""
+        FAULTS.meet("containers.exec", name)
+        found = self.find(name)
+        if found is None or not found.running:
+            raise base.RunFailed(f"The container {name} does not run.")
+        answer = Answer(200, 'oe_login_form\n{"status": "pass"}')
+        for part, given in FAULTS.unhealthy.items():
+            if part in name:
+                answer = given
+        return Exit(0, "ocore-probe " + json.dumps(asdict(answer)))
+
+    def logs(self, name: str, lines: int = 200) -> str:
+        return f"Nothing really runs in {name}: this server is simulated.\n"
+
+    def join_edge(self, name: str, alias: str) -> None:
+        FAULTS.meet("containers.join_edge", name)
+        self._set(name, alias=alias)
+
+    def leave_edge(self, name: str) -> None:
+        self._set(name, alias="")
+
+
+def _database_of(spec: ContainerSpec) -> str:
+    for file in spec.files:
+        if file.path == CONFIG_PATH:
+            parser = configparser.RawConfigParser()
+            parser.read_string(file.content.decode())
+            return parser["options"]["db_name"]
+    return ""
+
+
+def _modules(command: Sequence[str]) -> list[str]:
+    text = " ".join(command)
+    return [name for names in re.findall(r"--(?:init|update)=([\w,]+)", text) for name in names.split(",")]
+
+
+class _Databases:
+    host, port = "simulated", 5432
+
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+
+    def create_role(self, role: str, password: str) -> None:
+        FAULTS.meet("databases.create_role", role)
+        with self._store.open() as state:
+            state["roles"][role] = True
+
+    def drop_role(self, role: str) -> None:
+        with self._store.open() as state:
+            state["roles"].pop(role, None)
+
+    def exists(self, database: str) -> bool:
+        with self._store.open() as state:
+            return database in state["databases"]
+
+    def create(self, database: str, owner: str, template: str = "", template_owner: str = "") -> None:
+        FAULTS.meet("databases.create", database)
+        with self._store.open() as state:
+            empty: State = {"modules": {}, "parameters": {}, "rows": [], "sequence": 0}
+            new = json.loads(json.dumps(state["databases"][template])) if template else empty
+            state["databases"].setdefault(database, new | {"owner": owner})
+
+    def clone(self, source: str, target: str) -> None:
+        FAULTS.meet("databases.clone", source, target)
+        with self._store.open() as state:
+            state["databases"][target] = json.loads(json.dumps(state["databases"][source]))
+
+    def rename(self, source: str, target: str) -> None:
+        FAULTS.meet("databases.rename", source, target)
+        with self._store.open() as state:
+            databases = state["databases"]
+            if source not in databases and target in databases:
+                return
+            if target in databases:
+                raise base.DatabaseError(f"The database {target} exists.")
+            databases[target] = databases.pop(source)
+
+    def drop(self, database: str) -> None:
+        FAULTS.meet("databases.drop", database)
+        with self._store.open() as state:
+            state["databases"].pop(database, None)
+
+    def size(self, database: str) -> int:
+        return 1024 * 1024 if self.exists(database) else 0
+
+    def list(self) -> builtins.list[str]:
+        with self._store.open() as state:
+            return sorted(state["databases"])
+
+    def query(self, database: str, sql: str) -> base.Rows:
+        FAULTS.meet("databases.query", database)
+        with self._store.open() as state:
+            if database not in state["databases"]:
+                raise base.DatabaseError(f"The database {database} does not exist.")
+            return self._answer(state["databases"][database], sql)
+
+    @staticmethod
+    def _answer(content: State, sql: str) -> base.Rows:
+        modules = [[name, *row] for name, row in sorted(content["modules"].items())]
+        if sql == queries.MODULE_ROWS_SQL:
+            return modules
+        if sql == queries.PENDING_MODULES_SQL:
+            return [row for row in modules if row[1].startswith("to ")]
+        if sql == queries.IS_INITIALISED_SQL:
+            return [["1"]] if modules else []
+        if sql == queries.READ_CHECKSUMS_SQL:
+            stored = content["parameters"].get(queries.CHECKSUMS_KEY)
+            return [[stored]] if stored else []
+        if sql.startswith("INSERT INTO ir_config_parameter"):
+            pairs = re.findall(r"\((?:E)?'((?:[^']|'')*)', '((?:[^']|'')*)', 1,", sql)
+            content["parameters"] |= {key: text.replace("''", "'") for key, text in pairs}
+            return [[key] for key, _ in pairs]
+        if sql.startswith("UPDATE res_users"):
+            return [["2"]]
+        return [[_digest([content["modules"], content["rows"], content["sequence"]])]]
+
+    def dump(self, database: str, target: Path, log: Log) -> base.DumpFacts:
+        FAULTS.meet("databases.dump", database)
+        content = b"simulated dump of " + database.encode()
+        target.write_bytes(content)
+        return base.DumpFacts(hashlib.sha256(content).hexdigest(), len(content))
+
+
+class _Filestores:
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+
+    @contextmanager
+    def _volume(self, volume: str) -> Iterator[State]:
+        with self._store.open() as state:
+            yield state["volumes"].setdefault(volume, {"filestore": {}, "snapshots": {}})
+
+    def ensure(self, volume: str, image: str) -> None:
+        FAULTS.meet("filestores.ensure", volume)
+        with self._volume(volume):
+            pass
+
+    def remove(self, volume: str) -> None:
+        with self._store.open() as state:
+            state["volumes"].pop(volume, None)
+
+    def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
+        FAULTS.meet("filestores.snapshot", volume, snapshot)
+        with self._volume(volume) as content:
+            content["snapshots"][snapshot] = list(content["filestore"].get(database, []))
+        return self.facts(volume, database, snapshot)
+
+    def restore(self, volume: str, database: str, snapshot: str) -> None:
+        FAULTS.meet("filestores.restore", volume, snapshot)
+        with self._volume(volume) as content:
+            content["filestore"][database] = list(content["snapshots"][snapshot])
+
+    def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
+        with self._volume(volume) as content:
+            files = content["snapshots"][snapshot] if snapshot else content["filestore"].get(database, [])
+            return FilestoreFacts(len(files), 0, _digest(sorted(files)))
+
+    def discard(self, volume: str, snapshot: str) -> None:
+        with self._volume(volume) as content:
+            content["snapshots"].pop(snapshot, None)
+
+
+class _Edge:
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+
+    def apply(self, routes: Iterable[Route]) -> bool:
+        FAULTS.meet("edge.apply")
+        wanted = self._plain(routes)
+        with self._store.open() as state:
+            changed = bool(state["routes"] != wanted)
+            state["routes"] = wanted
+        return changed
+
+    def serves(self, routes: Iterable[Route]) -> bool:
+        with self._store.open() as state:
+            return bool(state["routes"] == self._plain(routes))
+
+    @staticmethod
+    def _plain(routes: Iterable[Route]) -> list[Any]:
+        return json.loads(json.dumps([asdict(route) for route in routes]))  # type: ignore[no-any-return]
+
+    def close(self, key: str) -> None:
+        FAULTS.meet("edge.close", key)
+        with self._store.open() as state:
+            state["doors"] = [door for door in state["doors"] if door != key]
+
+    def open(self, key: str) -> None:
+        FAULTS.meet("edge.open", key)
+        with self._store.open() as state:
+            state["doors"] = sorted({*state["doors"], key})
+
+    def is_open(self, key: str) -> bool:
+        with self._store.open() as state:
+            return key in state["doors"]
+
+    def in_flight(self, upstreams: Sequence[base.Upstream]) -> int:
+        return 0
+
+    def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
+        with self._store.open() as state:
+            name = self._serving(state, host, past_the_door)
+        for part, given in FAULTS.unhealthy.items():
+            if name and part in name:
+                return given
+        return Answer(200, '{"status": "pass"}', 0.01) if name else Answer(503, "Nothing serves this name.")
+
+    def _serving(self, state: State, host: str, past_the_door: bool) -> str:
+        """Name of the running container that a request to the host reaches."""
+        for route in state["routes"]:
+            if host in route["hosts"] and (past_the_door or route["key"] in state["doors"]):
+                aliases = {upstream["alias"] for upstream in route["upstreams"]}
+                for name, container in state["containers"].items():
+                    if container["alias"] in aliases and container["state"] == "running":
+                        return str(name)
+        return ""
+
+    def write(self, host: str, text: str) -> bool:
+        """A client's write: accepted (True) when it reached a running Odoo, kept in that Odoo's database and filestore."""
+        with self._store.open() as state:
+            name = self._serving(state, host, past_the_door=False)
+            if not name:
+                return False
+            database = state["containers"][name]["database"]
+            state["databases"][database]["rows"].append(text)
+            state["databases"][database]["sequence"] += 1
+        return True
+
+    def rows(self, database: str) -> list[str]:
+        with self._store.open() as state:
+            return list(state["databases"][database]["rows"])
+
+
+class SimulatedRuntime:
+    simulated = True
+    network = "simulated"
+
+    def __init__(self, spec: ServerSpec) -> None:
+        store = _Store(spec.name)
+        self.images = _Images(store)
+        self.containers = _Containers(store)
+        self.databases = _Databases(store)
+        self.filestores = _Filestores(store)
+        self.edge = _Edge(store)
+
+    def facts(self) -> base.ServerFacts:
+        FAULTS.meet("facts")
+        return base.ServerFacts("simulated", cpus=2, memory_bytes=8 * 1024**3, disk_free_bytes=100 * 1024**3)
+
+    def prepare(self, log: Log) -> None:
+        FAULTS.meet("prepare")
+        log(f"This server is simulated: nothing really runs. {timezone.now():%H:%M:%S} UTC")

@@ -1,0 +1,91 @@
+"""An initialised database per Odoo image, so that only the very first environment on a server waits for Odoo's 20 seconds."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+from instances import processes
+from instances.odoo import commands, config, queries
+from instances.odoo.versions import series
+from instances.runtimes.base import NAMESPACE_LABEL, ContainerSpec, DatabaseError, File, ImageMissing, Log, RunFailed, Runtime
+from ocore.locks import file_lock
+
+INIT_SECONDS = 900.0
+INIT_SILENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Template:
+    database: str
+    owner: str
+
+
+def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable[[], None]) -> Template:
+    """The template of this image on this server, made if it isn't there. Raises `RunFailed`, `DatabaseError`."""
+    runtime.images.ensure_base(image, log)
+    name = name_for(runtime, image)
+    template = Template(database=name, owner=name)
+    with file_lock(Path(settings.STATE_DIR) / "locks" / f"{name}.lock"):
+        check()
+        if runtime.databases.exists(name):
+            return template
+        log(f"Initialising a database for {image}: once for this image on this server, about 20 seconds.")
+        _initialise(runtime, image, version, name, log)
+    return template
+
+
+def name_for(runtime: Runtime, image: str) -> str:
+    """Of the template's database. Raises `ImageMissing` when the server doesn't have the image."""
+    found = runtime.images.find(image)
+    if found is None:
+        raise ImageMissing(f"The image {image} is not on the server.")
+    return f"ocore_base_{hashlib.sha256(found.id.encode()).hexdigest()[:12]}"
+
+
+def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log) -> None:
+    """Under another name first: a half-made template must never be taken for a whole one."""
+    draft, password = f"{name}_draft", secrets.token_urlsafe(32)
+    runtime.databases.drop(draft)
+    runtime.databases.drop_role(name)
+    runtime.databases.create_role(name, password)
+    runtime.databases.create(draft, name)
+    conf = config.render_config(
+        config.OdooConfig(
+            series=series(version),
+            db_host=runtime.databases.host,
+            db_port=runtime.databases.port,
+            db_user=name,
+            db_password=password,
+            db_name=draft,
+            admin_passwd=config.password_hash(secrets.token_urlsafe(24), rounds=1000),
+            data_dir="/tmp/odoo",  # noqa: S108 - in a container that is gone a moment later
+            addons_path=(),
+        )
+    )
+    spec = ContainerSpec(
+        name=f"{settings.OCORE_NAMESPACE}-{name.replace('_', '-')}",
+        image=image,
+        command=tuple(commands.initialise(series(version))),
+        entrypoint=(),
+        files=(File(config.CONFIG_PATH, conf.encode(), mode=0o444),),
+        network=runtime.network,
+        labels={NAMESPACE_LABEL: settings.OCORE_NAMESPACE, "io.ocore.role": "template"},
+        memory_bytes=2 * 1024**3,
+        pids=processes.ODOO_PIDS,
+    )
+    runtime.containers.remove(spec.name)
+    exit = runtime.containers.run(spec, log, timeout=INIT_SECONDS, silence=INIT_SILENCE_SECONDS)
+    if not exit.ok or not runtime.databases.query(draft, queries.IS_INITIALISED_SQL):
+        raise RunFailed(
+            f"Odoo could not initialise a database with the image {image}.",
+            detail=exit.output[-2000:],
+            advice="Read the log above; an image that is not an Odoo of this version is the usual reason.",
+        )
+    pending = queries.module_rows(runtime.databases.query(draft, queries.PENDING_MODULES_SQL))
+    if pending:
+        raise DatabaseError(f"Odoo left modules half installed: {', '.join(row.name for row in pending)}.")
+    runtime.databases.rename(draft, name)
