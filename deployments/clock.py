@@ -1,0 +1,12 @@
+"""What happens by itself, and how often: read by `manage.py rqcron deployments.clock`."""
+
+from django.conf import settings
+from rq.cron import register
+
+from deployments import jobs
+
+RECONCILE_SECONDS = 10
+
+# A job that waited longer than its interval is dropped: the next one does the same.
+for job, seconds in ((jobs.reconcile, RECONCILE_SECONDS), (jobs.probe_environments, settings.OCORE_PROBE_SECONDS)):
+    register(job, "chores", interval=seconds, ttl=seconds, result_ttl=0)

@@ -1,0 +1,200 @@
+"""A webhook's way in: verify, store, queue, answer. Milliseconds; git and the server are asked later, by workers."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from deployments import services
+from deployments.models import Delivery, Deployment
+from deployments.services import NotPossible, Who
+from deployments.states import Trigger
+from ocore.redaction import redact, redact_headers
+from projects.hosts import HOSTS, Push, RefChange, Refused, Unreadable
+from projects.inheritance import resolve
+from projects.models import Environment, Project
+
+Verdict = Delivery.Verdict
+STATUS_CODES = {
+    Verdict.ACCEPTED: 202,
+    Verdict.IGNORED: 200,
+    Verdict.DUPLICATE: 200,
+    Verdict.REFUSED: 401,
+    Verdict.UNREADABLE: 400,
+}
+NO_ENTRY = "The signature does not fit."
+"""All that a stranger learns, whether the project exists or not."""
+
+
+@dataclass
+class Decision:
+    verdict: Delivery.Verdict
+    reason: str
+    event: str = ""
+    outcome: list[dict[str, Any]] = field(default_factory=list)
+    deployments: list[Deployment] = field(default_factory=list)
+    delivery_id: str = ""
+
+
+def receive(
+    project: Project | None, host: str, body: bytes, headers: Mapping[str, str], remote_address: str | None
+) -> tuple[int, dict[str, Any]]:
+    """Status code and JSON answer to a webhook call. Never raises for what the call contains."""
+    started = time.monotonic()
+    driver = HOSTS[host]
+    secrets = project.webhook_secrets if project and project.host == host else []
+    try:
+        driver.verify(body, headers, secrets)
+    except Refused as refused:
+        if project and project.host == host:
+            decision = Decision(Verdict.REFUSED, refused.reason, event="")
+            _store(project, host, decision, b"", headers, remote_address, started)
+        return 401, {"status": Verdict.REFUSED, "reason": NO_ENTRY}
+    assert project is not None  # noqa: S101 - no secret fits where there is no project
+    try:
+        push = driver.parse(body, headers)
+    except Unreadable as unreadable:
+        decision = Decision(Verdict.UNREADABLE, unreadable.reason)
+        delivery = _store(project, host, decision, body, headers, remote_address, started)
+        return delivery.status_code, {"status": decision.verdict, "reason": decision.reason}
+    delivery = _take_in(project, host, push, body, headers, remote_address, started)
+    return delivery.status_code, {
+        "status": delivery.verdict,
+        "reason": delivery.reason,
+        "delivery": delivery.pk,
+        "environments": delivery.outcome,
+    }
+
+
+def _take_in(
+    project: Project,
+    host: str,
+    push: Push,
+    body: bytes,
+    headers: Mapping[str, str],
+    remote_address: str | None,
+    started: float,
+) -> Delivery:
+    """The delivery's row and what it queues are one transaction; the row's uniqueness is what makes it once only."""
+    decision = Decision(Verdict.IGNORED, "", event=push.event, delivery_id=push.delivery_id)
+    try:
+        with transaction.atomic():
+            delivery = _store(project, host, decision, body, headers, remote_address, started)
+            _decide(project, push, delivery, decision)
+            delivery.verdict, delivery.reason, delivery.outcome = decision.verdict, decision.reason, decision.outcome
+            delivery.status_code = STATUS_CODES[decision.verdict]
+            delivery.seconds = time.monotonic() - started
+            delivery.save(update_fields=["verdict", "reason", "outcome", "status_code", "seconds"])
+    except IntegrityError:
+        decision = Decision(
+            Verdict.DUPLICATE,
+            f"Delivery {push.delivery_id} was received before.",
+            event=push.event,
+            delivery_id=push.delivery_id,
+        )
+        delivery = _store(project, host, decision, body, headers, remote_address, started)
+    return delivery
+
+
+def _store(
+    project: Project,
+    host: str,
+    decision: Decision,
+    body: bytes,
+    headers: Mapping[str, str],
+    remote_address: str | None,
+    started: float,
+) -> Delivery:
+    return Delivery.objects.create(
+        project=project,
+        host=host,
+        delivery_id=decision.delivery_id[:200],
+        event=decision.event[:100],
+        verdict=decision.verdict,
+        reason=decision.reason,
+        headers=redact_headers(headers),
+        body=redact(body.decode("utf-8", "replace").replace("\x00", ""), project.webhook_secrets),
+        remote_address=remote_address,
+        status_code=STATUS_CODES[decision.verdict],
+        seconds=time.monotonic() - started,
+    )
+
+
+def _decide(project: Project, push: Push, delivery: Delivery, decision: Decision) -> None:
+    if push.kind == "ping":
+        decision.reason = "The ping arrived, and its signature is right."
+        return
+    changes = [change for change in push.changes if change.type == "branch" and change.head and not change.deleted]
+    if not changes:
+        decision.reason = _why_nothing(push)
+        return
+    for change in changes:
+        _decide_branch(project, push, change, delivery, decision)
+    queued = [entry for entry in decision.outcome if entry["verdict"] == Verdict.ACCEPTED]
+    if queued:
+        decision.verdict = Verdict.ACCEPTED
+        decision.reason = "Queued: " + ", ".join(entry["environment"] for entry in queued) + "."
+    elif decision.outcome and all(entry["verdict"] == Verdict.DUPLICATE for entry in decision.outcome):
+        decision.verdict = Verdict.DUPLICATE
+        decision.reason = decision.outcome[0]["reason"]
+    elif decision.outcome:
+        decision.reason = " ".join(dict.fromkeys(entry["reason"] for entry in decision.outcome))
+    else:
+        names = ", ".join(dict.fromkeys(change.name for change in changes))
+        decision.reason = f"No environment of {project.name} is mapped to the branch {names}."
+
+
+def _why_nothing(push: Push) -> str:
+    if not push.changes:
+        return f"Nothing to deploy in the event “{push.event}”."
+    if any(change.deleted for change in push.changes):
+        return "A ref was deleted; that deploys nothing."
+    kinds = ", ".join(dict.fromkeys(change.type for change in push.changes))
+    return f"Only branches deploy; this push moved: {kinds}."
+
+
+def _decide_branch(project: Project, push: Push, change: RefChange, delivery: Delivery, decision: Decision) -> None:
+    for environment in project.environments.filter(branch=change.name).select_related("project", "server"):
+        verdict, reason, deployment = _decide_environment(environment, push, change, delivery)
+        entry: dict[str, Any] = {"environment": environment.path, "verdict": verdict, "reason": reason}
+        if deployment:
+            entry |= {"deployment": deployment.pk, "commit": change.head}
+            decision.deployments.append(deployment)
+        decision.outcome.append(entry)
+
+
+def _decide_environment(
+    environment: Environment, push: Push, change: RefChange, delivery: Delivery
+) -> tuple[Verdict, str, Deployment | None]:
+    auto = resolve(environment, "auto_deploy")
+    if not auto.value:
+        transaction.on_commit(lambda: services.enqueue_pending(environment.pk))
+        return (
+            Verdict.IGNORED,
+            f"Auto-deploy of {environment.path} is off (from {auto.origin}); the commits are shown as pending.",
+            None,
+        )
+    same = services.duplicate_of(environment, change.head)
+    if same:
+        return (
+            Verdict.DUPLICATE,
+            f"{change.head[:10]} is {same.get_status_display().lower()} there as #{same.pk}.",
+            None,
+        )
+    head = next((commit for commit in push.commits if commit.sha == change.head), None)
+    try:
+        deployment = services.request_deployment(
+            environment,
+            Trigger.PUSH,
+            Who(push.pusher or "unknown pusher"),
+            ref=change.name,
+            commit=change.head,
+            subject=head.subject if head else "",
+            author=head.author if head else "",
+            delivery=delivery,
+        )
+    except NotPossible as error:
+        return Verdict.IGNORED, error.message, None
+    return Verdict.ACCEPTED, "Queued.", deployment

@@ -1,0 +1,57 @@
+"""What RQ runs: a primary key in, nothing out. Everything is in the rows."""
+
+from deployments import dumps, pending, pipeline, probes, recovery, services
+from deployments.models import Deployment
+from deployments.states import Status
+
+
+def run_deployment(pk: int) -> None:
+    """Run it to a final status, then hand on the one that waited. Somebody else's work is not an error."""
+    environment = Deployment.objects.values_list("environment_id", flat=True).get(pk=pk)
+    try:
+        deployment = pipeline.run(pk)
+    except pipeline.Busy:
+        return
+    finally:
+        services.enqueue_next(environment)
+    if deployment.status == Status.SUCCEEDED:
+        services.enqueue_dump(pk)
+
+
+def recover_deployment(pk: int) -> None:
+    """Finish what a dead worker left."""
+    environment = Deployment.objects.values_list("environment_id", flat=True).get(pk=pk)
+    try:
+        pipeline.recover(pk)
+    except pipeline.Busy:
+        return
+    finally:
+        services.enqueue_next(environment)
+
+
+def dump_snapshots(pk: int) -> None:
+    dumps.dump_for(pk)
+
+
+def refresh_pending(pk: int) -> None:
+    pending.refresh(pk)
+
+
+def reconcile() -> None:
+    recovery.reconcile()
+
+
+def probe_environments() -> None:
+    probes.probe_all()
+
+
+def control_instance(pk: int, verb: str) -> None:
+    from deployments import control
+
+    control.carry_out(pk, verb)
+
+
+def remove_environment(pk: int) -> None:
+    from deployments import removal
+
+    removal.carry_out(pk)

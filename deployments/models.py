@@ -1,0 +1,247 @@
+"""What was deployed, why, by whom, step by step; and the deliveries that asked for it."""
+
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from deployments.states import TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger
+from ocore.fields import EncryptedMappingField
+from projects.models import Environment, Project
+
+
+class StaleTransition(Exception):
+    """Somebody else moved the row first."""
+
+
+class Delivery(models.Model):
+    """One received webhook call: what came, what was decided and why, and what it caused."""
+
+    class Verdict(models.TextChoices):
+        ACCEPTED = "accepted", "Accepted"
+        IGNORED = "ignored", "Not wanted"
+        DUPLICATE = "duplicate", "Duplicate"
+        REFUSED = "refused", "Refused"
+        UNREADABLE = "unreadable", "Unreadable"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="deliveries")
+    host = models.CharField(max_length=20)
+    delivery_id = models.CharField(max_length=200, blank=True)
+    event = models.CharField(max_length=100, blank=True)
+    verdict = models.CharField(max_length=20, choices=Verdict.choices)
+    reason = models.TextField()
+    outcome = models.JSONField(default=list)
+    """Per environment that the push concerns: what happened there and why."""
+    headers = models.JSONField(default=dict)
+    body = models.TextField(blank=True)
+    """Kept of verified deliveries only: nobody else gets to fill the disk."""
+    remote_address = models.GenericIPAddressField(null=True)
+    status_code = models.PositiveSmallIntegerField()
+    seconds = models.FloatField(default=0)
+    received_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        ordering = ["-received_at", "-pk"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            # Refused ones don't count: an unsigned call must not be able to occupy the id of a real one.
+            models.UniqueConstraint(
+                fields=["project", "host", "delivery_id"],
+                condition=~Q(delivery_id="") & ~Q(verdict__in=["refused", "duplicate"]),
+                name="delivery_id_unique_in_project",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_verdict_display()}: {self.event or 'unknown event'} for {self.project}"
+
+
+class Deployment(models.Model):
+    """One attempt to bring a commit live in an environment."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="deployments")
+    trigger = models.CharField(max_length=20, choices=Trigger.choices)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    requester = models.CharField(max_length=200, blank=True)
+    """Who it was in words: a pusher's name, a user, a shell account. Stays when the account goes."""
+    delivery = models.ForeignKey(Delivery, null=True, blank=True, on_delete=models.SET_NULL, related_name="deployments")
+    ref = models.CharField(max_length=255, blank=True)
+    """What was asked for: a branch, a tag or a commit. Empty: plain Odoo."""
+    commit = models.CharField(max_length=64, blank=True)
+    subject = models.CharField(max_length=300, blank=True)
+    author = models.CharField(max_length=200, blank=True)
+    committed_at = models.DateTimeField(null=True, blank=True)
+    forced = models.BooleanField(default=False)
+
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.QUEUED)
+    error = models.TextField(blank=True)
+    detail = models.TextField(blank=True)
+    advice = models.TextField(blank=True)
+    superseded_by = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="supersedes"
+    )
+    cancelled_by = models.CharField(max_length=200, blank=True)
+
+    configuration = models.JSONField(default=dict)
+    """Effective settings as they were at the start, per environment and instance, with who set them."""
+    secret_variables = EncryptedMappingField(null=True)
+    image = models.CharField(max_length=255, blank=True)
+    image_id = models.CharField(max_length=100, blank=True)
+    addons = models.JSONField(default=dict)
+    """Technical name -> version and fingerprint, as built into the image."""
+    content = models.CharField(max_length=64, blank=True)
+    """Digest of all that the image was made from: equal for commits that differ in nothing that runs."""
+
+    rollback_to = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="rollbacks")
+    restores = models.ForeignKey(
+        "Snapshot", null=True, blank=True, on_delete=models.SET_NULL, related_name="restored_by"
+    )
+
+    live = models.BooleanField(default=False)
+    live_at = models.DateTimeField(null=True, blank=True)
+    switched_at = models.DateTimeField(null=True, blank=True)
+    """The point of no return: from here on it is completed, never taken back."""
+    token = models.PositiveIntegerField(default=0)
+    """Fencing: raised by whoever takes the deployment over; an older holder's writes miss."""
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        get_latest_by = "pk"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment"],
+                condition=Q(status__in=sorted(UNDERWAY)),
+                name="deployment_one_underway_per_environment",
+            ),
+            models.UniqueConstraint(
+                fields=["environment"], condition=Q(status=Status.QUEUED), name="deployment_one_queued_per_environment"
+            ),
+            models.UniqueConstraint(
+                fields=["environment"], condition=Q(live=True), name="deployment_one_live_per_environment"
+            ),
+        ]
+        indexes = [models.Index(fields=["status"]), models.Index(fields=["environment", "-id"])]
+        permissions = [
+            ("deploy_environment", "Can deploy an environment"),
+            ("roll_back_environment", "Can roll an environment back"),
+            ("cancel_deployment", "Can cancel a deployment"),
+        ]
+
+    def __str__(self) -> str:
+        return f"#{self.pk} {self.environment}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("admin:deployments_deployment_change", args=[self.pk])
+
+    def move(self, to: Status, *, token: int | None = None, raise_token: bool = False, **fields: Any) -> None:
+        """Compare and swap the status: exactly one caller wins a transition, and `StaleTransition` tells the others.
+
+        With `token`, only its holder may; with `raise_token`, the winner becomes the only holder.
+        """
+        sources = [source for source, targets in TRANSITIONS.items() if to in targets]
+        rows = Deployment.objects.filter(pk=self.pk, status__in=sources)
+        if token is not None:
+            rows = rows.filter(token=token)
+        if raise_token:
+            fields["token"] = F("token") + 1
+        won = rows.update(status=to, **fields)
+        self.refresh_from_db()
+        if not won:
+            raise StaleTransition(f"{self} is {self.status}, cannot become {to}")
+
+    @property
+    def final(self) -> bool:
+        return not TRANSITIONS[Status(self.status)]
+
+    @property
+    def short_commit(self) -> str:
+        return self.commit[:10]
+
+    @property
+    def seconds(self) -> float | None:
+        if not self.started_at:
+            return None
+        return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()
+
+
+class Step(models.Model):
+    """One step of a deployment: a row before it is work, closed on any exit."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="steps")
+    kind = models.CharField(max_length=20, choices=StepKind.choices)
+    status = models.CharField(max_length=20, choices=StepStatus.choices, default=StepStatus.RUNNING)
+    outcome = models.TextField(blank=True)
+    facts = models.JSONField(default=dict)
+    """What it is about to do, written before it does it: all that its undo needs."""
+    started_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["deployment", "kind"], name="step_kind_unique_in_deployment")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} of {self.deployment}"
+
+    @property
+    def seconds(self) -> float:
+        return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()
+
+
+class LogChunk(models.Model):
+    """A few lines of a step's log; read by offset (`pk`)."""
+
+    step = models.ForeignKey(Step, on_delete=models.CASCADE, related_name="chunks")
+    text = models.TextField()
+    written_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["pk"]
+
+
+class Snapshot(models.Model):
+    """Database, filestore and configuration of an environment at one instant, with checksums."""
+
+    class State(models.TextChoices):
+        TAKING = "taking", "Being taken"
+        READY = "ready", "Ready"
+        RESTORED = "restored", "Put back by a rollback"
+        GONE = "gone", "Removed"
+
+    CLONE_PREFIX: ClassVar[str] = "s"
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="snapshots")
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="snapshots")
+    """Before which it was taken."""
+    of = models.ForeignKey(Deployment, null=True, on_delete=models.SET_NULL, related_name="left_behind")
+    """What ran when it was taken."""
+    state = models.CharField(max_length=20, choices=State.choices, default=State.TAKING)
+    taken_at = models.DateTimeField(default=timezone.now)
+    database = models.CharField(max_length=63)
+    """Name of the clone on the server."""
+    label = models.CharField(max_length=63)
+    """Name of the hard-linked filestore in the environment's volume."""
+    configuration = models.JSONField(default=dict)
+    checksums = models.JSONField(default=dict)
+    size_bytes = models.BigIntegerField(default=0)
+    dump_path = models.CharField(max_length=500, blank=True)
+    dump_sha256 = models.CharField(max_length=64, blank=True)
+    dump_bytes = models.BigIntegerField(null=True, blank=True)
+    dump_problem = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-taken_at"]
+        constraints = [models.UniqueConstraint(fields=["deployment"], name="snapshot_unique_in_deployment")]
+        permissions = [("download_snapshot", "Can download the dump of a snapshot")]
+
+    def __str__(self) -> str:
+        return f"Snapshot of {self.environment} at {self.taken_at:%Y-%m-%d %H:%M:%S} UTC"

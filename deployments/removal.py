@@ -1,0 +1,105 @@
+"""Remove an environment: its containers, databases, filestore, dumps and route, and then its rows."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from deployments import services
+from deployments.models import Deployment, Snapshot
+from deployments.services import NotPossible
+from deployments.states import ACTIVE, Status
+from instances import doors
+from instances.models import Instance
+from instances.processes import labels
+from instances.runtimes import runtime_for
+from instances.runtimes.base import NAMESPACE_LABEL
+from ocore.errors import ExpectedError
+from projects.models import Environment, Server
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What goes with an environment, for the person who is about to remove it."""
+
+    containers: tuple[str, ...]
+    databases: tuple[str, ...]
+    snapshots: int
+    dumps: int
+    deployments: int
+    url: str
+
+
+def inventory(environment: Environment) -> Inventory:
+    """From the rows, without asking the server."""
+    snapshots = Snapshot.objects.filter(environment=environment)
+    kept = snapshots.filter(state=Snapshot.State.READY)
+    live = Deployment.objects.filter(environment=environment, live=True).exists()
+    return Inventory(
+        containers=tuple(one.container for one in environment.instances.all() if one.container),
+        databases=((environment.database,) if live else ()) + tuple(kept.values_list("database", flat=True)),
+        snapshots=kept.count(),
+        dumps=snapshots.exclude(dump_path="").count(),
+        deployments=environment.deployments.count(),
+        url=environment.url,
+    )
+
+
+def refusal(environment: Environment) -> str:
+    """Why it may not be removed now; empty when it may."""
+    if Deployment.objects.filter(environment=environment, status__in=ACTIVE).exists():
+        return "A deployment is queued or underway. Cancel it or wait for its end."
+    running = environment.instances.exclude(state__in=[Instance.State.STOPPED, Instance.State.NEW]).exists()
+    if environment.kind == Environment.Kind.PRODUCTION and running:
+        return "It is production, and it runs. Stop its instances first."
+    return ""
+
+
+def request(environment: Environment, who: services.Who) -> None:
+    """Raises `NotPossible`."""
+    why_not = refusal(environment)
+    if why_not:
+        raise NotPossible(f"{environment} cannot be removed now. {why_not}")
+    logger.warning("%s is being removed, on behalf of %s", environment, who.name)
+    Environment.objects.filter(pk=environment.pk).update(removing_since=timezone.now(), removal_problem="")
+    transaction.on_commit(lambda: services.enqueue_removal(environment.pk))
+
+
+def carry_out(pk: int) -> None:
+    """In a worker; asked again after a failure it goes on where it stopped."""
+    environment = Environment.objects.select_related("server", "project").filter(pk=pk).first()
+    if environment is None or environment.removing_since is None:
+        return
+    if Deployment.objects.filter(environment=environment, status__in=ACTIVE - {Status.QUEUED}).exists():
+        return
+    try:
+        _remove_from_server(environment)
+    except ExpectedError as error:
+        Environment.objects.filter(pk=pk).update(removal_problem=f"{error.message} {error.detail}".strip())
+        return
+    shutil.rmtree(Path(settings.STATE_DIR) / "dumps" / environment.key, ignore_errors=True)
+    server = environment.server
+    with transaction.atomic():
+        environment.instances.all().delete()
+        environment.delete()
+    doors.ensure_routes(Server.objects.get(pk=server.pk), runtime_for(server), logger.info)
+
+
+def _remove_from_server(environment: Environment) -> None:
+    runtime = runtime_for(environment.server)
+    own = {name: text for name, text in labels(environment).items() if name != NAMESPACE_LABEL}
+    for container in runtime.containers.list(own):
+        runtime.containers.remove(container.name)
+    # By their whole name: a client called acme_2 is not a snapshot of acme.
+    for snapshot in Snapshot.objects.filter(environment=environment):
+        runtime.databases.drop(snapshot.database)
+    runtime.databases.drop(environment.database)
+    runtime.databases.drop_role(environment.database)
+    runtime.filestores.remove(environment.volume)
+    environment.instances.update(state=Instance.State.NEW, container="")

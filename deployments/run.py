@@ -1,0 +1,168 @@
+"""One worker's hold on one deployment: its fence, its heartbeat, and what the steps need."""
+
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from deployments.configuration import Frozen, freeze, thaw
+from deployments.log import StepLog
+from deployments.models import Deployment, StaleTransition, Step
+from deployments.states import UNDERWAY, Status, StepKind
+from instances.models import Instance
+from instances.runtimes import runtime_for
+from instances.runtimes.base import Runtime
+from ocore.errors import ExpectedError
+from projects.models import Environment
+
+HEARTBEAT_SECONDS = 5.0
+STALE = timedelta(seconds=30)
+"""A deployment without a heartbeat for so long has lost its worker."""
+CHECK_SECONDS = 0.5
+"""How often a running log looks whether somebody cancelled."""
+
+
+class Cancelled(ExpectedError):
+    """Somebody asked for it, and it was still possible."""
+
+
+class Lost(Exception):
+    """Another worker has taken this deployment over; whoever sees this must not act any more."""
+
+
+class Busy(Exception):
+    """Another deployment of the environment is underway, or this one isn't queued any more."""
+
+
+class Run:
+    """Hold a deployment: claim it with `claim` or `take_over`, use it as a context manager."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.token = deployment.token
+        self.environment: Environment = deployment.environment
+        self.runtime: Runtime = runtime_for(self.environment.server)
+        self.config: Frozen = thaw(deployment) if deployment.configuration else freeze(deployment)
+        self.undoing = False
+        self._checked = 0.0
+        self._stop = threading.Event()
+        self._lost = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name=f"heartbeat-{deployment.pk}", daemon=True)
+
+    def __enter__(self) -> "Run":
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._heart.join()
+
+    def _beat(self) -> None:
+        try:
+            while not self._stop.wait(HEARTBEAT_SECONDS):
+                if not self._row().update(heartbeat_at=timezone.now()):
+                    self._lost.set()
+                    return
+        finally:
+            connection.close()
+
+    def _row(self) -> Any:
+        return Deployment.objects.filter(pk=self.deployment.pk, token=self.token)
+
+    def check(self) -> None:
+        """Before every side effect: is this still ours to do? Raises `Lost` or `Cancelled`."""
+        self._checked = time.monotonic()
+        status = self._row().values_list("status", flat=True).first()
+        if self._lost.is_set() or status is None or status not in UNDERWAY:
+            raise Lost(f"{self.deployment} is no longer held under token {self.token}")
+        if status == Status.CANCELLING and not self.undoing:
+            raise Cancelled("Cancelled.", advice="Deploy again when you want to.")
+
+    def save(self, **fields: Any) -> None:
+        """Write to the deployment's row, if it is still ours."""
+        if not self._row().update(**fields):
+            raise Lost(f"{self.deployment} is no longer held under token {self.token}")
+        for name, value in fields.items():
+            setattr(self.deployment, name, value)
+
+    def step(self, kind: StepKind) -> Step | None:
+        return self.deployment.steps.filter(kind=kind).first()
+
+    @property
+    def live(self) -> Deployment | None:
+        """What runs in the environment; None before its first deployment has succeeded."""
+        return Deployment.objects.filter(environment=self.environment, live=True).first()
+
+    @property
+    def instances(self) -> list[Instance]:
+        return list(self.environment.instances.all())
+
+    @property
+    def secrets(self) -> list[str]:
+        environment = self.environment
+        return [
+            environment.database_password,
+            environment.odoo_admin_password,
+            environment.project.repository_token,
+            *self.config.secrets,
+        ]
+
+
+class Stage:
+    """What one step has at hand: its row, its log, and the run."""
+
+    def __init__(self, run: Run, row: Step) -> None:
+        self.run = run
+        self.row = row
+        self._log = StepLog(row, run.secrets)
+
+    def log(self, text: str) -> None:
+        """Write to the step's log; raises `Cancelled` or `Lost` soon after that became true."""
+        self._log(text)
+        if time.monotonic() - self.run._checked > CHECK_SECONDS:
+            self.run.check()
+
+    def flush(self) -> None:
+        self._log.flush()
+
+    def intend(self, **facts: Any) -> None:
+        """Write down what is about to be done, so that it can be undone by whoever comes; checks the fence first."""
+        self.run.check()
+        self.row.facts |= facts
+        self.row.save(update_fields=["facts"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.row.facts  # type: ignore[no-any-return]
+
+
+def claim(pk: int) -> Deployment:
+    """Queued -> running, for exactly one caller. Raises `Busy`."""
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            deployment = Deployment.objects.get(pk=pk)
+            deployment.move(Status.RUNNING, started_at=now, heartbeat_at=now, raise_token=True)
+    except (IntegrityError, StaleTransition, Deployment.DoesNotExist) as error:
+        raise Busy(str(error)) from error
+    return _load(pk)
+
+
+def take_over(pk: int) -> Deployment:
+    """Raise the token of a deployment whose worker is gone, for exactly one caller. Raises `Busy`."""
+    deployment = _load(pk)
+    won = Deployment.objects.filter(
+        pk=pk, token=deployment.token, status__in=UNDERWAY, heartbeat_at__lt=timezone.now() - STALE
+    ).update(token=deployment.token + 1, heartbeat_at=timezone.now())
+    if not won:
+        raise Busy(f"{deployment} is held by somebody who lives")
+    return _load(pk)
+
+
+def _load(pk: int) -> Deployment:
+    return Deployment.objects.select_related(
+        "environment__project", "environment__server", "rollback_to", "restores", "delivery"
+    ).get(pk=pk)

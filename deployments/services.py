@@ -1,0 +1,253 @@
+"""The only doors in from outside: request, cancel, roll back."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+import django_rq
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
+from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
+from instances.models import Instance
+from ocore.errors import ExpectedError
+from projects import validators
+from projects.models import Environment
+
+logger = logging.getLogger(__name__)
+JOB_PREFIX = "deployment-"
+
+
+class NotPossible(ExpectedError):
+    """What was asked for cannot be done now; the message says why."""
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who asks, for the record."""
+
+    name: str
+    user: AbstractBaseUser | None = None
+
+
+def request_deployment(
+    environment: Environment,
+    trigger: Trigger,
+    who: Who,
+    *,
+    ref: str = "",
+    commit: str = "",
+    subject: str = "",
+    author: str = "",
+    delivery: Delivery | None = None,
+    forced: bool = False,
+    rollback_to: Deployment | None = None,
+    restores: Snapshot | None = None,
+) -> Deployment:
+    """Queue a deployment; one that was still queued for the environment is superseded by it. Raises `NotPossible`."""
+    if ref:
+        validators.validate_ref(ref)
+    project = environment.project
+    if environment.removing_since:
+        raise NotPossible(f"{environment} is being removed.")
+    if not project.repository_url and ref:
+        raise NotPossible(
+            f"{project} has no git repository, so there is no “{ref}” to deploy.",
+            advice="Leave the ref empty to deploy plain Odoo, or give the project a repository.",
+        )
+    if project.repository_url and not (ref or commit or environment.branch or rollback_to):
+        raise NotPossible(
+            f"{environment} has no git branch.", advice="Say which branch, tag or commit to deploy, or set its branch."
+        )
+    Instance.ensure_first(environment)
+    with transaction.atomic():
+        Environment.objects.select_for_update().get(pk=environment.pk)
+        queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED).first()
+        if queued:
+            queued.move(Status.SUPERSEDED, finished_at=timezone.now())
+        deployment = Deployment.objects.create(
+            environment=environment,
+            trigger=trigger,
+            requested_by_id=who.user.pk if who.user else None,
+            requester=who.name[:200],
+            delivery=delivery,
+            ref=(ref or commit or environment.branch)[:255],
+            commit=commit,
+            subject=subject[:300],
+            author=author[:200],
+            forced=forced,
+            rollback_to=rollback_to,
+            restores=restores,
+        )
+        if queued:
+            Deployment.objects.filter(pk=queued.pk).update(superseded_by=deployment)
+        transaction.on_commit(lambda: enqueue(deployment.pk))
+    return deployment
+
+
+def enqueue(pk: int) -> None:
+    """Hand a queued deployment to a worker. Without Redis it stays queued: the row is the truth, the clock tries again."""
+    from deployments import jobs
+
+    try:
+        django_rq.get_queue("deployments").enqueue(jobs.run_deployment, pk, job_id=f"{JOB_PREFIX}{pk}")
+    except RedisError as error:
+        logger.error("Deployment #%s stays queued, Redis does not answer: %s", pk, error)
+
+
+def handed_over() -> set[int]:
+    """Deployments whose job waits in Redis; none when Redis doesn't answer."""
+    try:
+        waiting = django_rq.get_queue("deployments").job_ids
+    except RedisError as error:
+        logger.error("Redis does not answer: %s", error)
+        return set()
+    return {int(job.removeprefix(JOB_PREFIX)) for job in waiting if job.startswith(JOB_PREFIX)}
+
+
+def enqueue_next(environment_id: int) -> None:
+    """After a deployment has ended: the one that waited for it."""
+    queued = Deployment.objects.filter(environment=environment_id, status=Status.QUEUED).first()
+    if queued:
+        enqueue(queued.pk)
+
+
+def cancel(deployment: Deployment, who: Who) -> None:
+    """A queued one at once, a running one at its next check, unless it is past the point of no return.
+
+    Raises `NotPossible`, saying why.
+    """
+    if deployment.status == Status.QUEUED:
+        try:
+            deployment.move(Status.CANCELLED, finished_at=timezone.now(), cancelled_by=who.name)
+            return
+        except StaleTransition:
+            pass  # a worker has just taken it: cancel it as a running one
+    won = Deployment.objects.filter(pk=deployment.pk, status=Status.RUNNING, switched_at=None).update(
+        status=Status.CANCELLING, cancelled_by=who.name
+    )
+    deployment.refresh_from_db()
+    if won:
+        return
+    if deployment.status == Status.RUNNING:
+        raise NotPossible(
+            f"{deployment} is past the point of no return: clients already write to the new version.",
+            advice="Wait until it is complete; then roll back if you want the old version.",
+        )
+    raise NotPossible(f"{deployment} cannot be cancelled: it is {deployment.get_status_display().lower()}.")
+
+
+@dataclass(frozen=True)
+class RollbackOffer:
+    """What a rollback would bring back, said before it happens."""
+
+    target: Deployment
+    snapshot: Snapshot | None
+    """The data as it was when the target was replaced; None when there is none to go back to."""
+    newer_modules: tuple[str, ...]
+    """Modules that the database has in a newer version than the target's addons: Odoo cannot take these back by itself."""
+
+    @property
+    def data_from(self) -> datetime | None:
+        return self.snapshot.taken_at if self.snapshot else None
+
+
+def rollback_targets(environment: Environment) -> list[Deployment]:
+    """What can be gone back to, newest first: everything that was live here and isn't now."""
+    return list(
+        Deployment.objects.filter(environment=environment, status=Status.SUCCEEDED, live=False).order_by("-live_at")
+    )
+
+
+def rollback_offer(environment: Environment, target: Deployment | None = None) -> RollbackOffer:
+    """Raises `NotPossible` when there is nothing to go back to."""
+    live = Deployment.objects.filter(environment=environment, live=True).first()
+    if target is None:
+        candidates = rollback_targets(environment)
+        if not candidates:
+            raise NotPossible(f"{environment} has no earlier deployment to go back to.")
+        target = candidates[0]
+    if target.environment_id != environment.pk:
+        raise NotPossible(f"{target} is not a deployment of {environment}.")
+    if target.status != Status.SUCCEEDED:
+        raise NotPossible(f"{target} never went live, so there is nothing to go back to.")
+    if live and live.pk == target.pk:
+        raise NotPossible(f"{target} is what runs now.")
+    newer = sorted(
+        name
+        for name, addon in target.addons.items()
+        if live and name in live.addons and live.addons[name]["version"] != addon["version"]
+    )
+    snapshot = Snapshot.objects.filter(environment=environment, of=target, state=Snapshot.State.READY).first()
+    return RollbackOffer(target=target, snapshot=snapshot, newer_modules=tuple(newer))
+
+
+def roll_back(
+    environment: Environment, who: Who, *, target: Deployment | None = None, with_data: bool = False
+) -> Deployment:
+    """Queue a new deployment of an earlier one's image and settings, with its data if asked. Raises `NotPossible`."""
+    offer = rollback_offer(environment, target)
+    if with_data and offer.snapshot is None:
+        raise NotPossible(
+            f"No data of {offer.target} is kept any more.", advice="Roll back without data: image and settings only."
+        )
+    return request_deployment(
+        environment,
+        Trigger.ROLLBACK,
+        who,
+        ref=offer.target.commit or offer.target.ref,
+        commit=offer.target.commit,
+        subject=offer.target.subject,
+        author=offer.target.author,
+        forced=True,
+        rollback_to=offer.target,
+        restores=offer.snapshot if with_data else None,
+    )
+
+
+def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
+    """The deployment that makes one of this commit pointless: waiting, at work, or what is live already."""
+    same = Deployment.objects.filter(environment=environment, commit=commit)
+    return (
+        same.filter(status__in=ACTIVE - {Status.CANCELLING}).first()
+        or same.filter(live=True).exclude(environment__deployments__status__in=ACTIVE).first()
+    )
+
+
+def underway(environment: Environment) -> Deployment | None:
+    return Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()
+
+
+def _hand_over(queue: str, job: str, pk: int) -> None:
+    """Chores that may get lost with Redis: the clock or a person asks again."""
+    from deployments import jobs
+
+    try:
+        django_rq.get_queue(queue).enqueue(getattr(jobs, job), pk)
+    except RedisError as error:
+        logger.error("%s of %s was not queued, Redis does not answer: %s", job, pk, error)
+
+
+def enqueue_recovery(pk: int) -> None:
+    _hand_over("deployments", "recover_deployment", pk)
+
+
+def enqueue_dump(pk: int) -> None:
+    _hand_over("slow", "dump_snapshots", pk)
+
+
+def enqueue_pending(pk: int) -> None:
+    _hand_over("chores", "refresh_pending", pk)
+
+
+def enqueue_control(pk: int, verb: str) -> None:
+    from deployments import jobs
+
+    django_rq.get_queue("chores").enqueue(jobs.control_instance, pk, verb)
+
+
+def enqueue_removal(pk: int) -> None:
+    _hand_over("slow", "remove_environment", pk)

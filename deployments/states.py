@@ -1,0 +1,61 @@
+"""The automaton of a deployment, as a table."""
+
+from django.db import models
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    ROLLING_BACK = "rolling_back", "Rolling back"
+    CANCELLING = "cancelling", "Cancelling"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed, nothing was changed"
+    ROLLED_BACK = "rolled_back", "Rolled back"
+    ROLLBACK_FAILED = "rollback_failed", "Rollback failed: a person must look"
+    CANCELLED = "cancelled", "Cancelled"
+    SUPERSEDED = "superseded", "Superseded by a newer one"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED, Status.SUPERSEDED, Status.FAILED}),
+    Status.RUNNING: frozenset({Status.SUCCEEDED, Status.FAILED, Status.ROLLING_BACK, Status.CANCELLING}),
+    Status.CANCELLING: frozenset({Status.CANCELLED, Status.ROLLBACK_FAILED}),
+    Status.ROLLING_BACK: frozenset({Status.ROLLED_BACK, Status.ROLLBACK_FAILED}),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.ROLLED_BACK: frozenset(),
+    Status.ROLLBACK_FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+    Status.SUPERSEDED: frozenset(),
+}
+UNDERWAY = frozenset({Status.RUNNING, Status.ROLLING_BACK, Status.CANCELLING})
+"""A worker has it. One per environment, by constraint."""
+ACTIVE = UNDERWAY | {Status.QUEUED}
+FINAL = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
+
+
+class StepKind(models.TextChoices):
+    BUILD = "build", "Build"
+    SNAPSHOT = "snapshot", "Snapshot"
+    DEPLOY = "deploy", "Deploy"
+    HEALTH_CHECK = "health_check", "Health check"
+    COMPLETE = "complete", "Complete"
+    ROLLBACK = "rollback", "Rollback"
+
+
+FORWARD = (StepKind.BUILD, StepKind.SNAPSHOT, StepKind.DEPLOY, StepKind.HEALTH_CHECK, StepKind.COMPLETE)
+
+
+class StepStatus(models.TextChoices):
+    RUNNING = "running", "Running"
+    SUCCEEDED = "succeeded", "Succeeded"
+    SKIPPED = "skipped", "Nothing to do"
+    FAILED = "failed", "Failed"
+    UNDONE = "undone", "Taken back"
+
+
+class Trigger(models.TextChoices):
+    PUSH = "push", "Push"
+    MANUAL = "manual", "By hand"
+    COMMAND_LINE = "command_line", "Command line"
+    ROLLBACK = "rollback", "Rollback by hand"

@@ -1,0 +1,23 @@
+"""What the steps share."""
+
+from ocore.errors import ExpectedError
+
+
+class Nothing(ExpectedError):
+    """This step has nothing to do, and that is fine; the message says why."""
+
+
+class Refused(ExpectedError):
+    """What was asked for would do harm; nothing has been changed."""
+
+
+class DiskFull(Refused):
+    default_advice = "Free space on the server (old images and snapshots take most of it), then deploy again."
+
+
+class NotHealthy(ExpectedError):
+    """The new version did not become healthy; `detail` is its last answer."""
+
+
+class UpdateFailed(ExpectedError):
+    """Odoo could not install or update its modules."""

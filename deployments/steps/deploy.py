@@ -1,0 +1,159 @@
+"""Deploy: bring the database up to the new code, and start the new version beside the network of the clients."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from django.utils import timezone
+
+from deployments.models import Snapshot, Step
+from deployments.run import Run, Stage
+from deployments.states import StepKind, StepStatus
+from deployments.steps import planning
+from deployments.steps.base import Nothing, Refused, UpdateFailed
+from deployments.steps.snapshot import put_back, verify
+from instances import processes, templates
+from instances.odoo import commands, queries, verdict
+from instances.odoo.plan import Plan
+
+UPDATE_SECONDS = 3 * 3600.0
+UPDATE_SILENCE_SECONDS = 1800.0
+
+
+def perform(stage: Stage) -> str:
+    run = stage.run
+    before = run.step(StepKind.SNAPSHOT)
+    first = run.live is None
+    if before is not None and before.status == StepStatus.SKIPPED and not first:
+        raise Nothing("What runs stays.")
+    plan = planning.plan(run)
+    containers = [instance.container_for(run.deployment.pk) for instance in run.instances]
+    stage.intend(first=first, containers=containers, one_shot=_one_shot_name(run), database=False)
+    if first:
+        _create_database(stage)
+    elif run.deployment.restores:
+        _restore(stage, run.deployment.restores)
+    if plan.changes_database:
+        _update(stage, plan)
+    if plan.stored != _stored(run):
+        stage.intend(database=True)
+        run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
+    _start(stage)
+    return _outcome(plan)
+
+
+def _outcome(plan: Plan) -> str:
+    if "base" in plan.update:
+        return "All modules updated"
+    parts = [f"installed {', '.join(plan.install)}"] if plan.install else []
+    parts += [f"updated {', '.join(plan.update)}"] if plan.update else []
+    return "; ".join(parts).capitalize() or "No module needed an update"
+
+
+def _stored(run: Run) -> queries.Stored | None:
+    return queries.read_stored(run.runtime.databases.query(run.environment.database, queries.READ_CHECKSUMS_SQL))
+
+
+def _create_database(stage: Stage) -> None:
+    """A copy of this image's initialised database, made an own one, with an own administrator's password."""
+    run = stage.run
+    environment = run.environment
+    template = templates.ensure(
+        run.runtime, run.config.base_image, run.config.environment["odoo_version"], stage.log, run.check
+    )
+    run.check()
+    run.runtime.databases.create_role(environment.database, environment.database_password)
+    run.runtime.databases.drop(environment.database)
+    run.runtime.filestores.ensure(environment.volume, run.config.base_image)
+    run.runtime.databases.create(environment.database, environment.database, template.database, template.owner)
+    identity = queries.new_identity_sql(environment.url, timezone.now())
+    run.runtime.databases.query(environment.database, identity)
+    if not run.runtime.databases.query(environment.database, _administrator(run)):
+        raise Refused("The initialised database has no administrator, so nobody could log in.")
+    stage.log(f"Database {environment.database} created. Odoo's administrator is “admin”; its password is in oCore.")
+
+
+def _administrator(run: Run) -> str:
+    return queries.set_admin_sql("admin", processes.config.password_hash(run.environment.odoo_admin_password))
+
+
+def _restore(stage: Stage, snapshot: Snapshot) -> None:
+    """The data of an earlier instant. Today's is kept in this deployment's own snapshot, and that one stays too."""
+    run = stage.run
+    environment, runtime = run.environment, run.runtime
+    stage.intend(database=True)
+    stage.log(f"Putting back the data of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC")
+    runtime.databases.drop(environment.database)
+    runtime.databases.clone(snapshot.database, environment.database)
+    runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
+    verify(environment, run, snapshot)
+
+
+def _one_shot_name(run: Run) -> str:
+    return processes.one_shot_name(run.environment, "update", run.deployment.pk)
+
+
+def _update(stage: Stage, plan: Plan) -> None:
+    run = stage.run
+    environment = run.environment
+    stage.intend(database=True)
+    spec = processes.one_shot(
+        environment,
+        run.deployment.pk,
+        "update",
+        run.deployment.image,
+        commands.change(update=plan.update, install=plan.install),
+        run.config.environment,
+        run.runtime,
+        addons=bool(run.deployment.addons),
+    )
+    whole: list[str] = []
+
+    def keep(text: str) -> None:
+        whole.append(text if text.endswith("\n") else text + "\n")
+        stage.log(text)
+
+    exit = run.runtime.containers.run(spec, keep, timeout=UPDATE_SECONDS, silence=UPDATE_SILENCE_SECONDS)
+    rows = queries.module_rows(run.runtime.databases.query(environment.database, queries.MODULE_ROWS_SQL))
+    log = "".join(whole)
+    problems = verdict.judge_update(exit.code, log, rows, plan.expected)
+    if problems:
+        failure = verdict.explain_failure(log, exit.code)
+        detail = "\n".join([*problems, "", failure.excerpt])
+        raise UpdateFailed(failure.what if exit.code else problems[0], detail=detail, advice=failure.advice)
+
+
+def _start(stage: Stage) -> None:
+    run = stage.run
+    specs = [
+        processes.serving(
+            instance,
+            run.deployment.pk,
+            run.deployment.image,
+            run.config.instance(instance.slug),
+            run.runtime,
+            addons=bool(run.deployment.addons),
+            cron=position == 0,
+        )
+        for position, instance in enumerate(run.instances)
+    ]
+    run.check()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(run.runtime.containers.create, specs))
+        list(pool.map(run.runtime.containers.start, [spec.name for spec in specs]))
+
+
+def undo(stage: Stage, step: Step) -> None:
+    """The new containers go; the database and the filestore become what they were, or go too if they were new."""
+    run = stage.run
+    environment, runtime = run.environment, run.runtime
+    for name in [*step.facts["containers"], step.facts["one_shot"]]:
+        runtime.containers.remove(name)
+    if step.facts["first"]:
+        runtime.databases.drop(environment.database)
+        runtime.databases.drop_role(environment.database)
+        runtime.filestores.remove(environment.volume)
+        for instance in run.instances:
+            instance.become(instance.State.NEW, timezone.now())
+    elif step.facts["database"]:
+        snapshot = Snapshot.objects.get(deployment=run.deployment)
+        stage.log(f"Database and filestore go back to {snapshot.taken_at:%H:%M:%S} UTC")
+        put_back(run, snapshot)

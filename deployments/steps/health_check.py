@@ -1,0 +1,139 @@
+"""Health check: the new version really serves the right database, before any client meets it."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deployments.configuration import thaw
+from deployments.models import Deployment, Step
+from deployments.run import Run, Stage
+from deployments.states import StepKind, StepStatus
+from deployments.steps.base import NotHealthy
+from instances.odoo import queries, readiness
+from instances.runtimes.base import Answer, RunFailed
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 3.0
+PROBE_SECONDS = 20.0
+EDGE_SECONDS = 10.0
+LOG_LINES = 60
+
+
+def perform(stage: Stage) -> str:
+    run = stage.run
+    containers = serving_containers(run)
+    seconds = wait_until_healthy(run, containers, stage.log)
+    stage.log(f"Healthy from inside after {seconds:.1f} s. Now through the edge.")
+    if not stays(run):
+        run.check()
+        for instance, container in zip(run.instances, containers, strict=True):
+            run.runtime.containers.join_edge(container, instance.alias)
+    seconds += _through_the_edge(run)
+    return f"Healthy after {seconds:.1f} s"
+
+
+def stays(run: Run) -> bool:
+    """This deployment found nothing to replace."""
+    step = run.step(StepKind.DEPLOY)
+    return step is not None and step.status == StepStatus.SKIPPED
+
+
+def serving_containers(run: Run) -> list[str]:
+    if stays(run):
+        return [instance.container for instance in run.instances]
+    return [instance.container_for(run.deployment.pk) for instance in run.instances]
+
+
+def undo(stage: Stage, step: Step) -> None:
+    """Joining the edge's network ends with the container."""
+
+
+def wait_until_healthy(
+    run: Run, containers: Sequence[str], log: Callable[[str], None], *, of: Deployment | None = None
+) -> float:
+    """Seconds until every one of them passed every level. Raises `NotHealthy` with the last failing answer.
+
+    `of` is the deployment whose settings they run with; this one's unless given.
+    """
+    settings = (thaw(of) if of and of.configuration else run.config).environment
+    started = time.monotonic()
+    deadline = started + settings["health_deadline"]
+    for container in containers:
+        _wait_for(run, container, settings, deadline, log)
+    return time.monotonic() - started
+
+
+def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: float, log: Callable[[str], None]) -> None:
+    pause, last = FIRST_PAUSE, ""
+    while True:
+        problems = _problems(run, container, settings)
+        if not problems:
+            return
+        if problems[0] != last:
+            last = problems[0]
+            log(f"Not yet: {last}")
+        if time.monotonic() + pause > deadline:
+            raise _not_healthy(run, container, problems, settings["health_deadline"])
+        time.sleep(pause)
+        run.check()
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:
+    """Level by level, the cheap ones first; an empty list is health."""
+    environment, runtime = run.environment, run.runtime
+    found = runtime.containers.find(container)
+    if found is None:
+        return [f"The container {container} is gone."]
+    if not found.running:
+        why = "it ran out of memory" if found.out_of_memory else f"exit code {found.exit_code}"
+        return [f"The container {container} does not run ({found.state}, {why})."]
+    if found.restart_count > 3:
+        return [f"The container {container} keeps dying: it was restarted {found.restart_count} times."]
+    try:
+        problems = readiness.judge_health(_ask(run, container, settings["health_path"]))
+        problems = problems or readiness.judge_login(_ask(run, container, readiness.LOGIN_PATH))
+    except RunFailed as error:
+        return [error.message]
+    if problems:
+        return problems
+    pending = queries.module_rows(runtime.databases.query(environment.database, queries.PENDING_MODULES_SQL))
+    return [f"Module {row.name} is left “{row.state}”." for row in pending]
+
+
+def _ask(run: Run, container: str, path: str) -> Answer:
+    argv = readiness.probe(path, host=run.environment.hostname, timeout=PROBE_SECONDS)
+    return readiness.parse_probe(run.runtime.containers.exec(container, argv, timeout=PROBE_SECONDS + 5).output)
+
+
+def _not_healthy(run: Run, container: str, problems: list[str], seconds: float) -> NotHealthy:
+    try:
+        tail = run.runtime.containers.logs(container, LOG_LINES)
+    except RunFailed as error:
+        tail = error.message
+    return NotHealthy(
+        f"Not healthy within {seconds} s: {problems[0]}",
+        detail="\n".join(problems) + f"\n\nThe last lines of {container}:\n{tail}",
+        advice="Read Odoo's last lines below; correct the addon and push again. "
+        "A slow start may need a longer health deadline.",
+    )
+
+
+def _through_the_edge(run: Run) -> float:
+    """Past the door, which is still closed: the edge finds the new version under the environment's name."""
+    started = time.monotonic()
+    path = run.config.environment["health_path"]
+    pause = FIRST_PAUSE
+    while True:
+        answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=True)
+        if answer.ok:
+            return time.monotonic() - started
+        if time.monotonic() - started > EDGE_SECONDS:
+            raise NotHealthy(
+                f"Healthy from inside, but the edge answers {answer.status or 'nothing'} for {run.environment.hostname}.",
+                detail=answer.body,
+                advice="Look at the server's edge: docs/operations.md, “The edge”.",
+            )
+        time.sleep(pause)
+        run.check()
+        pause = min(pause * 1.5, 1.0)

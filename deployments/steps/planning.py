@@ -1,0 +1,90 @@
+"""What a deployment will do to the database, decided while everything still runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from deployments.models import Deployment
+from deployments.run import Run
+from deployments.steps.base import Refused
+from deployments.steps.build import addons_of
+from instances import templates
+from instances.odoo import plan as odoo_plan
+from instances.odoo import queries
+from instances.odoo.plan import Plan
+from projects.inheritance import Strategy
+
+
+class ModulesMissing(Refused):
+    default_advice = "Uninstall them in Odoo first, or bring them back into the repository; then deploy again."
+
+
+def plan(run: Run) -> Plan:
+    """Raises `ModulesMissing`, and what `plan_update` raises: nothing has been touched then."""
+    database = _database(run)
+    rows = queries.module_rows(run.runtime.databases.query(database, queries.MODULE_ROWS_SQL))
+    stored = queries.read_stored(run.runtime.databases.query(database, queries.READ_CHECKSUMS_SQL))
+    found = odoo_plan.plan_update(
+        run.config.environment["update_policy"],
+        run.config.wanted_modules,
+        rows,
+        stored,
+        addons_of(run.deployment),
+        base_image=base_image_id(run),
+        base_image_before="" if run.live else base_image_id(run),
+    )
+    if found.missing:
+        raise ModulesMissing(
+            f"Installed in the database, but no longer in the repository: {', '.join(found.missing)}. "
+            "Odoo would not start with them missing. Nothing was changed."
+        )
+    return found
+
+
+def _database(run: Run) -> str:
+    """Whose modules the plan starts from: the one to be restored, the living one, or the one it will be copied from."""
+    if run.deployment.restores:
+        return run.deployment.restores.database
+    return run.environment.database if run.live else templates.name_for(run.runtime, run.config.base_image)
+
+
+def base_image_id(run: Run) -> str:
+    """Of the Odoo below the addons."""
+    found = run.runtime.images.find(run.config.base_image)
+    return found.id if found else ""
+
+
+def tell(found: Plan, log: Callable[[str], None]) -> None:
+    for name in found.install:
+        log(f"Will install {name}: {found.reasons.get(name, '')}")
+    for name in found.update:
+        log(f"Will update {name}: {found.reasons.get(name, '')}")
+    for notice in found.notices:
+        log(notice)
+    if not found.changes_database:
+        log("No module needs an update.")
+
+
+def may_stay(run: Run, found: Plan) -> bool:
+    """Under the strategy `auto`, what runs stays when this deployment would put the very same in its place."""
+    if run.config.environment["strategy"] != Strategy.AUTO or found.changes_database or run.deployment.restores:
+        return False
+    live = run.live
+    if live is None or run.deployment.forced or not live.content or live.content != run.deployment.content:
+        return False
+    if _running_values(live) != _running_values(run.deployment):
+        return False
+    return all(_serves(run, instance.container) for instance in run.instances)
+
+
+def _running_values(deployment: Deployment) -> dict[str, Any]:
+    configuration = deployment.configuration
+    values = {
+        slug: {name: entry["value"] for name, entry in settings.items()}
+        for slug, settings in configuration["instances"].items()
+    }
+    return {"values": values, "secret": deployment.secret_variables, "base": configuration["base_image"]}
+
+
+def _serves(run: Run, container: str) -> bool:
+    found = run.runtime.containers.find(container) if container else None
+    return bool(found and found.running)

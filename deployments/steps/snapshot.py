@@ -1,0 +1,176 @@
+"""Snapshot: close the door, drain, stop the old version, and keep database, filestore and configuration together.
+
+From the door's closing until a version is healthy again nobody writes, so what a rollback puts back is what there was.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from django.conf import settings
+
+from deployments.models import Snapshot, Step
+from deployments.run import Run, Stage
+from deployments.steps import build, planning
+from deployments.steps.base import Nothing
+from deployments.steps.health_check import wait_until_healthy
+from instances import doors
+from instances.models import Instance
+from instances.processes import STOP_SECONDS
+from instances.runtimes.base import DatabaseError
+from ocore.errors import ExpectedError
+from ocore.forms import format_size
+from projects.models import Environment
+
+# The instant that a database is at, cheap at any size: every row ever inserted moves a sequence, every module change a state.
+FINGERPRINT_SQL = """
+SELECT md5(
+  (SELECT COALESCE(string_agg(schemaname || '.' || sequencename || '=' || COALESCE(last_value, 0), ',' ORDER BY schemaname, sequencename), '')
+   FROM pg_sequences)
+  || (SELECT COALESCE(string_agg(name || state || COALESCE(latest_version, ''), ',' ORDER BY name), '') FROM ir_module_module))
+"""
+
+
+class RestoreFailed(ExpectedError):
+    """What came back is not what was kept."""
+
+
+def perform(stage: Stage) -> str:
+    run = stage.run
+    environment, runtime = run.environment, run.runtime
+    plan = planning.plan(run)
+    planning.tell(plan, stage.log)
+    if planning.may_stay(run, plan):
+        raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
+    for instance in run.instances:
+        if instance.state == Instance.State.NEW:
+            Instance.objects.filter(pk=instance.pk).update(state=Instance.State.CREATING)
+    doors.ensure_routes(environment.server, runtime, stage.log)
+    old = [instance for instance in run.instances if instance.container]
+    if not old:
+        raise Nothing("The first deployment: there is nothing to keep yet.")
+    snapshot = _row(run)
+    build.require_space(
+        environment.server,
+        runtime.facts().disk_free_bytes,
+        settings.OCORE_MIN_FREE_BYTES + 2 * runtime.databases.size(environment.database),
+    )
+    running = {instance.slug: _is_running(run, instance) for instance in old}
+    stage.intend(
+        snapshot=snapshot.pk,
+        old=[{"slug": one.slug, "container": one.container, "running": running[one.slug]} for one in old],
+    )
+    doors.close(environment, runtime, holder=str(run.deployment))
+    left = doors.drain(environment, runtime, run.check)
+    if left:
+        stage.log(f"{left} requests did not end within {settings.OCORE_DRAIN_SECONDS} s; they are cut off, unanswered.")
+    run.check()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda one: runtime.containers.stop(one.container, STOP_SECONDS), old))
+    stage.log("The door is closed, the old version is stopped. Nobody writes now.")
+    run.check()
+    _take(run, snapshot)
+    stage.log(f"Kept: {format_size(snapshot.size_bytes)}, {snapshot.checksums['filestore']['files']} files.")
+    return f"{format_size(snapshot.size_bytes)} kept at {snapshot.taken_at:%H:%M:%S} UTC"
+
+
+def _is_running(run: Run, instance: Instance) -> bool:
+    found = run.runtime.containers.find(instance.container)
+    return bool(found and found.running)
+
+
+def _row(run: Run) -> Snapshot:
+    environment, deployment = run.environment, run.deployment
+    live = run.live
+    snapshot, _ = Snapshot.objects.get_or_create(
+        deployment=deployment,
+        defaults={
+            "environment": environment,
+            "of": live,
+            "database": f"{environment.database}__s{deployment.pk}",
+            "label": f"s{deployment.pk}",
+            "configuration": live.configuration if live else {},
+        },
+    )
+    return snapshot
+
+
+def _take(run: Run, snapshot: Snapshot) -> None:
+    environment, runtime = run.environment, run.runtime
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        filestore = pool.submit(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
+        clone = pool.submit(runtime.databases.clone, environment.database, snapshot.database)
+        clone.result()
+        fingerprint = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0][0]
+        files = filestore.result()
+    configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()
+    snapshot.checksums = {
+        "database": fingerprint,
+        "filestore": {"files": files.files, "size_bytes": files.size_bytes, "sha256": files.sha256},
+        "configuration": hashlib.sha256(configuration).hexdigest(),
+    }
+    snapshot.size_bytes = runtime.databases.size(snapshot.database) + files.size_bytes
+    snapshot.state = Snapshot.State.READY
+    snapshot.save(update_fields=["checksums", "size_bytes", "state"])
+
+
+def put_back(run: Run, snapshot: Snapshot) -> None:
+    """The environment's database and filestore become the snapshot's, in seconds whatever their size. Idempotent: once
+    the clone has its old name again, there is nothing left to do to the database."""
+    environment, runtime = run.environment, run.runtime
+    if runtime.databases.exists(snapshot.database):
+        runtime.databases.drop(environment.database)
+        runtime.databases.rename(snapshot.database, environment.database)
+    runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
+    verify(environment, run, snapshot)
+    snapshot.state = Snapshot.State.RESTORED
+    snapshot.save(update_fields=["state"])
+
+
+def verify(environment: Environment, run: Run, snapshot: Snapshot) -> None:
+    """Raises `RestoreFailed` when database or filestore are not what the snapshot's checksums say."""
+    fingerprint = run.runtime.databases.query(environment.database, FINGERPRINT_SQL)[0][0]
+    files = run.runtime.filestores.facts(environment.volume, environment.database)
+    wrong = []
+    if fingerprint != snapshot.checksums["database"]:
+        wrong.append("database")
+    if files.sha256 != snapshot.checksums["filestore"]["sha256"]:
+        wrong.append("filestore")
+    if wrong:
+        raise RestoreFailed(
+            f"After putting {snapshot} back, its checksum differs: {' and '.join(wrong)}.",
+            advice="The door stays closed. See docs/operations.md, “A rollback failed”, before anybody writes.",
+        )
+
+
+def undo(stage: Stage, step: Step) -> None:
+    """Start what ran before, see that it is healthy, and let the clients in again."""
+    run = stage.run
+    runtime = run.runtime
+    before = [one for one in step.facts["old"] if one["running"]]
+    for one in before:
+        runtime.containers.start(one["container"])
+        runtime.containers.join_edge(one["container"], _alias(run, one["slug"]))
+    if before:
+        seconds = wait_until_healthy(run, [one["container"] for one in before], stage.log, of=run.live)
+        stage.log(f"The old version is healthy again after {seconds:.1f} s.")
+    doors.open(run.environment, runtime)
+    snapshot = Snapshot.objects.get(pk=step.facts["snapshot"])
+    if snapshot.state != Snapshot.State.RESTORED:
+        _forget_unneeded(run, snapshot)
+
+
+def _alias(run: Run, slug: str) -> str:
+    return f"{run.environment.key}-{slug}"
+
+
+def _forget_unneeded(run: Run, snapshot: Snapshot) -> None:
+    """Nothing had been changed since: the copy is what is live anyway."""
+    try:
+        run.runtime.databases.drop(snapshot.database)
+        run.runtime.filestores.discard(run.environment.volume, snapshot.label)
+    except DatabaseError:
+        if run.runtime.databases.exists(snapshot.database):
+            raise
+    snapshot.state = Snapshot.State.GONE
+    snapshot.save(update_fields=["state"])
