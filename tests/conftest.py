@@ -1,0 +1,66 @@
+"""Fixtures for everybody."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import django_rq
+import pytest
+
+from instances.runtimes.simulated import FAULTS, Faults
+
+
+@pytest.fixture(autouse=True)
+def _own_state(settings: Any, tmp_path: Path) -> None:
+    """Each test has mirrors, builds, dumps and simulated servers of its own."""
+    settings.STATE_DIR = tmp_path
+
+
+@pytest.fixture
+def faults() -> Iterator[Faults]:
+    FAULTS.clear()
+    yield FAULTS
+    FAULTS.clear()
+
+
+class Queues:
+    """Instead of Redis in the fast tests: what was handed to the workers, by queue."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, list[tuple[str, tuple[Any, ...]]]] = {}
+
+    def get_queue(self, name: str) -> Any:
+        return Queue(self.jobs.setdefault(name, []))
+
+    def run_all(self) -> None:
+        """Be the workers: run what is queued, and what that queues, in order."""
+        from deployments import jobs
+
+        for _ in range(100):
+            queued = [job for name in ("deployments", "chores", "slow") for job in self.jobs.get(name, [])]
+            if not queued:
+                return
+            for name in self.jobs:
+                self.jobs[name].clear()
+            for function, arguments in queued:
+                getattr(jobs, function)(*arguments)
+        raise AssertionError("the jobs never end")
+
+
+class Queue:
+    def __init__(self, jobs: list[tuple[str, tuple[Any, ...]]]) -> None:
+        self._jobs = jobs
+
+    def enqueue(self, function: Any, *arguments: Any, job_id: str = "") -> None:
+        self._jobs.append((function.__name__, arguments))
+
+    @property
+    def job_ids(self) -> list[str]:
+        return [f"deployment-{arguments[0]}" for name, arguments in self._jobs if name == "run_deployment"]
+
+
+@pytest.fixture
+def queues(monkeypatch: pytest.MonkeyPatch) -> Queues:
+    fake = Queues()
+    monkeypatch.setattr(django_rq, "get_queue", fake.get_queue)
+    return fake

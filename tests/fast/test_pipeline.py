@@ -1,0 +1,539 @@
+"""The pipeline's logic on a simulated server: what it does, and what it takes back, in which order."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from deployments import pipeline, recovery, services
+from deployments.models import Deployment, LogChunk, Snapshot, Step
+from deployments.services import Who
+from deployments.states import Status, StepKind, StepStatus, Trigger
+from instances.models import Door, Instance
+from instances.runtimes import runtime_for
+from instances.runtimes.base import Answer, BuildFailed, DatabaseError, Exit, RunFailed, ServerUnreachable
+from instances.runtimes.simulated import Faults
+from projects.models import Environment
+from tests import factories
+from tests.conftest import Queues
+from tests.git_remote import GitRemote
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ADA = Who("ada")
+
+
+def addon(version: str = "1.0", **more: str) -> dict[str, str]:
+    manifest = f"{{'name': 'Notes', 'version': '{version}', 'depends': ['base']}}\n"
+    return {"acme_notes/__manifest__.py": manifest, "acme_notes/__init__.py": ""} | more
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> GitRemote:
+    made = GitRemote(tmp_path / "remote")
+    made.commit("First", addon())
+    return made
+
+
+@pytest.fixture
+def production(remote: GitRemote, settings: Any, tmp_path: Path) -> Environment:
+    settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
+    return factories.environment(project=factories.project(repository_url=remote.url), health_deadline=5)
+
+
+@pytest.fixture
+def deploy(production: Environment, queues: Queues, faults: Faults) -> Any:
+    def run(**options: Any) -> Deployment:
+        deployment = services.request_deployment(production, Trigger.MANUAL, ADA, **options)
+        queues.run_all()
+        deployment.refresh_from_db()
+        return deployment
+
+    return run
+
+
+class Client:
+    """Writes through the edge and remembers what was accepted."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.edge: Any = runtime_for(environment.server).edge
+        self.accepted: list[str] = []
+
+    def write(self, text: str) -> bool:
+        accepted = self.edge.write(self.environment.hostname, text)
+        if accepted:
+            self.accepted.append(text)
+        return bool(accepted)
+
+    @property
+    def found(self) -> list[str]:
+        return list(self.edge.rows(self.environment.database))
+
+
+def running(environment: Environment) -> list[str]:
+    containers = runtime_for(environment.server).containers.list({})
+    return sorted(one.name for one in containers if one.running)
+
+
+def kinds(deployment: Deployment) -> list[tuple[str, str]]:
+    return [(step.kind, step.status) for step in deployment.steps.all()]
+
+
+def log_of(deployment: Deployment) -> str:
+    return "".join(LogChunk.objects.filter(step__deployment=deployment).values_list("text", flat=True))
+
+
+def test_the_first_deployment_creates_everything_and_goes_live(deploy: Any, production: Environment) -> None:
+    first = deploy()
+
+    assert first.status == Status.SUCCEEDED, log_of(first)
+    assert first.live
+    assert first.subject == "First"
+    assert kinds(first) == [
+        (StepKind.BUILD, StepStatus.SUCCEEDED),
+        (StepKind.SNAPSHOT, StepStatus.SKIPPED),
+        (StepKind.DEPLOY, StepStatus.SUCCEEDED),
+        (StepKind.HEALTH_CHECK, StepStatus.SUCCEEDED),
+        (StepKind.COMPLETE, StepStatus.SUCCEEDED),
+    ]
+    assert running(production) == [f"ocore-test-acme-production-main-d{first.pk}"]
+    assert Client(production).write("order 1")
+    assert production.instances.get().state == Instance.State.RUNNING
+
+
+def test_a_second_push_updates_the_changed_module_and_removes_the_old_container(
+    deploy: Any, production: Environment, remote: GitRemote
+) -> None:
+    deploy()
+    client = Client(production)
+    client.write("order 1")
+    remote.commit("Second", addon("1.1"))
+
+    second = deploy()
+
+    assert second.status == Status.SUCCEEDED, log_of(second)
+    assert "Will update acme_notes: its files changed" in log_of(second)
+    assert running(production) == [f"ocore-test-acme-production-main-d{second.pk}"]
+    assert client.found == client.accepted
+    assert Deployment.objects.filter(environment=production, live=True).get() == second
+    snapshot = Snapshot.objects.get(deployment=second)
+    assert snapshot.state == Snapshot.State.READY
+    assert snapshot.dump_sha256
+
+
+def test_a_push_that_changes_nothing_that_runs_leaves_the_container_alone(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    first = deploy()
+    remote.commit("Only words", {"README.md": "Hello"})
+    faults.calls.clear()
+
+    second = deploy()
+
+    assert second.status == Status.SUCCEEDED, log_of(second)
+    assert second.live
+    assert running(production) == [f"ocore-test-acme-production-main-d{first.pk}"]
+    assert not [call for call in faults.calls if call.startswith(("edge.close", "containers.stop"))]
+
+
+def test_the_recreate_strategy_replaces_the_container_even_then(
+    deploy: Any, production: Environment, remote: GitRemote
+) -> None:
+    deploy()
+    Environment.objects.filter(pk=production.pk).update(strategy="recreate")
+    remote.commit("Only words", {"README.md": "Hello"})
+
+    second = deploy()
+
+    assert running(production) == [f"ocore-test-acme-production-main-d{second.pk}"]
+
+
+# What is broken for the deployment whose containers end in `new`.
+BREAKS: dict[str, Any] = {
+    "the module update fails": lambda faults, new: faults.exits.update({"update": Exit(255, "ParseError")}),
+    "the new version never gets healthy": lambda faults, new: faults.unhealthy.update({new: Answer(500, "broken")}),
+    "the new container does not start": lambda faults, new: faults.raised.update(
+        {"containers.create": RunFailed("no memory left")}
+    ),
+    "joining the edge fails": lambda faults, new: faults.raised.update(
+        {"containers.join_edge": _for_only(new, RunFailed("no network"))}
+    ),
+    "the clone fails": lambda faults, new: faults.raised.update({"databases.clone": DatabaseError("disk full")}),
+    "the filestore cannot be kept": lambda faults, new: faults.raised.update(
+        {"filestores.snapshot": RunFailed("no space left")}
+    ),
+    "the door does not close": lambda faults, new: faults.raised.update({"edge.close": RunFailed("edge is down")}),
+    "a defect of ours": lambda faults, new: faults.raised.update({"containers.create": ZeroDivisionError("bug")}),
+}
+
+
+def _for_only(part: str, error: Exception) -> Any:
+    def fail(name: str, *_: Any) -> None:
+        if name.endswith(part):
+            raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_whatever_breaks_the_old_version_serves_with_every_accepted_write(
+    broken: str, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    first = deploy()
+    client = Client(production)
+    client.write("order 1")
+    before = running(production)
+    remote.commit("Second", addon("1.1"))
+    BREAKS[broken](faults, f"-d{first.pk + 1}")
+
+    if "defect" in broken:
+        with pytest.raises(ZeroDivisionError):
+            deploy()
+        second = Deployment.objects.get(environment=production, status=Status.ROLLED_BACK)
+    else:
+        second = deploy()
+    faults.raised.clear()
+
+    assert second.status == Status.ROLLED_BACK, log_of(second)
+    assert second.error
+    assert running(production) == before
+    assert client.found == ["order 1"]
+    assert client.write("order 2"), "the door is open again"
+    assert Deployment.objects.get(environment=production, live=True) == first
+    assert not Door.objects.exists()
+    databases = runtime_for(production.server).databases.list()
+    assert not [name for name in databases if "__s" in name], "the clone was put back or removed"
+
+
+def test_a_failed_build_changes_nothing(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    deploy()
+    before = running(production)
+    remote.commit("Second", addon("1.1"))
+    faults.raised["images.build"] = BuildFailed("pip could not find a package", detail="No matching distribution")
+    faults.calls.clear()
+
+    second = deploy()
+
+    assert second.status == Status.FAILED
+    assert second.error == "pip could not find a package"
+    assert second.detail == "No matching distribution"
+    assert second.advice
+    assert running(production) == before
+    assert not [call for call in faults.calls if call.startswith(("edge.close", "containers.stop", "databases.clone"))]
+
+
+def test_a_first_deployment_that_fails_leaves_nothing_behind(
+    deploy: Any, production: Environment, faults: Faults
+) -> None:
+    faults.exits["update"] = Exit(255, "ImportError")
+
+    first = deploy()
+
+    assert first.status == Status.ROLLED_BACK, log_of(first)
+    assert running(production) == []
+    assert production.database not in runtime_for(production.server).databases.list()
+    faults.exits.clear()
+    assert deploy().status == Status.SUCCEEDED
+
+
+def test_a_rollback_that_fails_is_loud_and_keeps_the_door_closed(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, caplog: pytest.LogCaptureFixture
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.exits["update"] = Exit(255, "ParseError")
+    faults.raised["databases.rename"] = DatabaseError("PostgreSQL is gone")
+
+    second = deploy()
+
+    assert second.status == Status.ROLLBACK_FAILED
+    assert "PostgreSQL is gone" in second.error
+    assert any(record.levelname == "CRITICAL" for record in caplog.records)
+    assert Door.objects.filter(environment=production).exists()
+    assert not Client(production).write("into the unknown")
+
+
+def test_a_module_missing_from_the_repository_is_refused_before_anything_is_touched(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    deploy()
+    remote.commit("Second", {"other/__manifest__.py": "{'name': 'Other'}\n", "acme_notes/__manifest__.py": None})
+    faults.calls.clear()
+
+    second = deploy()
+
+    assert second.status == Status.FAILED
+    assert "acme_notes" in second.error
+    assert not [call for call in faults.calls if call.startswith("edge.close")]
+
+
+def test_an_unreachable_server_is_said_and_kept_on_its_row(
+    deploy: Any, production: Environment, faults: Faults
+) -> None:
+    faults.raised["facts"] = ServerUnreachable("Server Sim does not answer.")
+
+    first = deploy()
+
+    production.server.refresh_from_db()
+    assert first.status == Status.FAILED
+    assert production.server.problem == "Server Sim does not answer."
+
+
+def test_a_full_disk_is_noticed_before_anything_starts(
+    deploy: Any, production: Environment, settings: Any, faults: Faults
+) -> None:
+    settings.OCORE_MIN_FREE_BYTES = 10**15
+
+    first = deploy()
+
+    assert first.status == Status.FAILED
+    assert "disk left" in first.error
+    assert not [call for call in faults.calls if call.startswith("images")]
+
+
+def test_an_unknown_branch_is_named(deploy: Any) -> None:
+    first = deploy(ref="nowhere")
+
+    assert first.status == Status.FAILED
+    assert "nowhere" in first.error
+
+
+def test_a_repository_without_an_addon_says_so(deploy: Any, remote: GitRemote) -> None:
+    remote.commit("Gone", {name: None for name in addon()} | {"README.md": "empty"})
+
+    first = deploy()
+
+    assert first.status == Status.FAILED
+    assert "addon" in first.error.lower()
+
+
+def test_a_plain_project_deploys_odoo_without_a_repository(queues: Queues, faults: Faults) -> None:
+    environment = factories.environment(project=factories.project(), branch="")
+
+    deployment = services.request_deployment(environment, Trigger.MANUAL, ADA)
+    queues.run_all()
+
+    deployment.refresh_from_db()
+    assert deployment.status == Status.SUCCEEDED, log_of(deployment)
+    assert deployment.image == "odoo:19.0"
+
+
+def test_the_same_commit_is_built_once_for_staging_and_production(
+    deploy: Any, production: Environment, queues: Queues, faults: Faults
+) -> None:
+    staging = factories.environment(project=production.project, name="Staging", slug="staging", kind="staging")
+    deploy()
+    services.request_deployment(staging, Trigger.MANUAL, ADA)
+    queues.run_all()
+
+    assert len([call for call in faults.calls if call.startswith("images.build")]) == 1
+    assert Deployment.objects.get(environment=staging).image == Deployment.objects.get(environment=production).image
+
+
+def test_a_newer_request_supersedes_the_queued_one_and_links_to_it(production: Environment, queues: Queues) -> None:
+    older = services.request_deployment(production, Trigger.PUSH, ADA)
+    newer = services.request_deployment(production, Trigger.PUSH, ADA)
+
+    older.refresh_from_db()
+    assert older.status == Status.SUPERSEDED
+    assert older.superseded_by == newer
+
+
+def test_only_one_of_two_workers_runs_a_deployment(production: Environment, queues: Queues, faults: Faults) -> None:
+    deployment = services.request_deployment(production, Trigger.MANUAL, ADA)
+    pipeline.run(deployment.pk)
+
+    with pytest.raises(pipeline.Busy):
+        pipeline.run(deployment.pk)
+
+
+def test_a_second_deployment_waits_for_the_one_underway(production: Environment, queues: Queues) -> None:
+    underway = factories.deployment(production, status=Status.RUNNING, heartbeat_at=timezone.now())
+    queued = services.request_deployment(production, Trigger.MANUAL, ADA)
+
+    with pytest.raises(pipeline.Busy):
+        pipeline.run(queued.pk)
+
+    queued.refresh_from_db()
+    assert queued.status == Status.QUEUED
+    assert recovery.waiting() == []
+    Deployment.objects.filter(pk=underway.pk).update(status=Status.FAILED)
+    assert recovery.waiting() == [queued.pk]
+
+
+def test_cancelling_a_running_deployment_puts_everything_back(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    deploy()
+    before = running(production)
+    remote.commit("Second", addon("1.1"))
+
+    def cancel(*_: Any) -> None:
+        faults.raised.clear()
+        services.cancel(Deployment.objects.get(status=Status.RUNNING), Who("grace"))
+
+    faults.raised["databases.clone"] = cancel
+    second = deploy()
+
+    assert second.status == Status.CANCELLED, log_of(second)
+    assert second.cancelled_by == "grace"
+    assert running(production) == before
+    assert Client(production).write("order")
+
+
+def test_cancelling_past_the_point_of_no_return_is_refused_with_the_reason(
+    deploy: Any, production: Environment, faults: Faults
+) -> None:
+    refused: list[str] = []
+
+    def cancel(*_: Any) -> None:
+        with pytest.raises(services.NotPossible) as error:
+            services.cancel(Deployment.objects.get(status=Status.RUNNING), ADA)
+        refused.append(error.value.message)
+
+    faults.raised["edge.open"] = cancel
+
+    assert deploy().status == Status.SUCCEEDED
+    assert "point of no return" in refused[0]
+
+
+def test_a_rollback_by_hand_with_data_brings_both_back_and_keeps_today(
+    deploy: Any, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    first = deploy()
+    client = Client(production)
+    client.write("before the second")
+    remote.commit("Second", addon("1.1"))
+    second = deploy()
+    client.write("after the second")
+
+    back = services.roll_back(production, ADA, target=first, with_data=True)
+    queues.run_all()
+
+    back.refresh_from_db()
+    assert back.status == Status.SUCCEEDED, log_of(back)
+    assert back.image == first.image
+    assert client.found == ["before the second"]
+    safety = Snapshot.objects.get(deployment=back)
+    edge: Any = runtime_for(production.server).edge
+    assert edge.rows(safety.database) == ["before the second", "after the second"]
+
+    forward = services.roll_back(production, ADA, target=second, with_data=True)
+    queues.run_all()
+
+    forward.refresh_from_db()
+    assert forward.status == Status.SUCCEEDED, log_of(forward)
+    assert client.found == ["before the second", "after the second"]
+
+
+def test_a_rollback_by_hand_without_data_keeps_todays_data(
+    deploy: Any, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    first = deploy()
+    remote.commit("Second", addon("1.1"))
+    deploy()
+    client = Client(production)
+    client.write("today")
+
+    back = services.roll_back(production, ADA, target=first)
+    queues.run_all()
+
+    back.refresh_from_db()
+    assert back.status == Status.SUCCEEDED, log_of(back)
+    assert back.image == first.image
+    assert client.found == ["today"]
+
+
+def test_the_offer_of_a_rollback_says_how_old_the_data_will_be_and_which_modules_are_newer(
+    deploy: Any, production: Environment, remote: GitRemote
+) -> None:
+    first = deploy()
+    remote.commit("Second", addon("1.1"))
+    second = deploy()
+
+    offer = services.rollback_offer(production)
+
+    assert offer.target == first
+    assert offer.data_from == Snapshot.objects.get(deployment=second).taken_at
+    assert offer.newer_modules == ("acme_notes",)
+
+
+class Killed(BaseException):
+    """As if the process had been killed: nothing of ours handles it."""
+
+
+def test_a_worker_that_died_before_the_switch_is_taken_back_by_the_next(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
+) -> None:
+    first = deploy()
+    client = Client(production)
+    client.write("order 1")
+    remote.commit("Second", addon("1.1"))
+    faults.raised["containers.run"] = _die
+    second = services.request_deployment(production, Trigger.PUSH, ADA)
+    with pytest.raises(Killed):
+        pipeline.run(second.pk)
+    faults.raised.clear()
+    assert recovery.abandoned() == []
+    _make_stale(second)
+
+    recovery.reconcile()
+    queues.jobs["deployments"] = [job for job in queues.jobs["deployments"] if job[0] == "recover_deployment"]
+    queues.run_all()
+
+    second.refresh_from_db()
+    assert second.status == Status.ROLLED_BACK, log_of(second)
+    assert running(production) == [f"ocore-test-acme-production-main-d{first.pk}"]
+    assert client.found == ["order 1"]
+    assert client.write("order 2")
+
+
+def test_a_worker_that_died_after_the_switch_is_completed_by_the_next(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.raised["edge.open"] = _die
+    second = services.request_deployment(production, Trigger.PUSH, ADA)
+    with pytest.raises(Killed):
+        pipeline.run(second.pk)
+    faults.raised.clear()
+    _make_stale(second)
+
+    pipeline.recover(second.pk)
+
+    second.refresh_from_db()
+    assert second.status == Status.SUCCEEDED, log_of(second)
+    assert running(production) == [f"ocore-test-acme-production-main-d{second.pk}"]
+    assert Client(production).write("order")
+
+
+def test_a_worker_that_lost_its_deployment_does_nothing_more(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    second = services.request_deployment(production, Trigger.PUSH, ADA)
+
+    def taken_over(*_: Any) -> None:
+        Deployment.objects.filter(pk=second.pk).update(token=99)
+        faults.calls.clear()
+
+    faults.raised["databases.clone"] = taken_over
+    pipeline.run(second.pk)
+
+    changing = ("containers.create", "containers.start", "databases.drop", "edge.open", "containers.remove")
+    assert not [call for call in faults.calls if call.startswith(changing)]
+
+
+def _die(*_: Any) -> None:
+    raise Killed
+
+
+def _make_stale(deployment: Deployment) -> None:
+    Deployment.objects.filter(pk=deployment.pk).update(heartbeat_at=timezone.now() - timedelta(minutes=5))
+    Step.objects.filter(deployment=deployment, status=StepStatus.FAILED).update(status=StepStatus.RUNNING)

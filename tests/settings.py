@@ -1,0 +1,17 @@
+"""The tests' own state folder, namespace and ports, so that they run beside a `make up`."""
+
+import os
+import tempfile
+
+os.environ.setdefault("OCORE_STATE_DIR", tempfile.mkdtemp(prefix="ocore-tests-"))
+os.environ["OCORE_NAMESPACE"] = "ocore-test"
+os.environ["OCORE_EDGE_HTTP_PORT"] = "18080"
+os.environ["OCORE_EDGE_BIND"] = "127.0.0.1"
+os.environ["DATABASE_URL"] = f"sqlite:///{os.environ['OCORE_STATE_DIR']}/ocore.sqlite3"
+
+from ocore.settings import *  # noqa: F403
+from ocore.settings import OCORE_FILE_REPOSITORIES, STORAGES
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+OCORE_FILE_REPOSITORIES.append(tempfile.gettempdir())
