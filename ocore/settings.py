@@ -128,6 +128,8 @@ RQ_QUEUES = {
     "chores": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600},
     "slow": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},
 }
+# django-rq's dashboard lets any staff user empty the queues; the admin shows what matters itself.
+RQ_SHOW_ADMIN_LINK = False
 # How many deployments run at once.
 OCORE_WORKERS = env.int("OCORE_WORKERS", default=2)
 

@@ -1,0 +1,246 @@
+"""Starting containerd and dockerd: through systemd where it runs, else by ourselves, in the background.
+
+What they say goes to files; when they don't come up, the reason is read from there.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ocore.errors import ExpectedError
+from ocore.machine.packages import SYSTEM_PATH, find_program
+from ocore.machine.processes import Process, end_alone, name_of
+from ocore.machine.progress import Progress
+
+CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
+DOCKER_PID_FILE = Path("/var/run/docker.pid")
+DAEMON_JSON = Path("/etc/docker/daemon.json")
+CGROUPS = Path("/sys/fs/cgroup")
+RECORD = "started.json"
+START_SECONDS = 60.0
+TAIL_LINES = 15
+
+NO_PRIVILEGES = (
+    "This machine does not let the engine do what it must (network, mounts); in a container or sandbox, run that with "
+    "more privileges (Docker: --privileged), or set DOCKER_HOST to an engine elsewhere."
+)
+REASONS: Sequence[tuple[str, str, str]] = (
+    # What the log says, what it means, what to do. The first that fits.
+    (
+        r"live-restore.*swarm|swarm.*live-restore",
+        "this engine is in a swarm, which excludes --live-restore",
+        "Start dockerd by hand without --live-restore.",
+    ),
+    (
+        r"pid file found|process with PID \d+ is still running",
+        "another dockerd runs already",
+        "Stop the other dockerd, or make it listen on /var/run/docker.sock.",
+    ),
+    (r"(?i)operation not permitted|permission denied", "it lacks privileges", NO_PRIVILEGES),
+    (
+        r"(?i)ip_?tables|nf_tables|nat table|controller.*bridge|creating default \"?bridge",
+        "the kernel lacks what container networks need (netfilter, bridge), or it may not be used",
+        "Load the kernel modules ip_tables, iptable_nat, br_netfilter and overlay, or use a machine that has them.",
+    ),
+    (
+        r"(?i)cgroup",
+        "control groups are not mounted",
+        "Mount them: cgroupfs-mount (package cgroupfs-mount); then run it again.",
+    ),
+    (
+        r"(?i)no space left",
+        "the disk is full",
+        "Free space where the engine keeps its data (/var/lib/docker).",
+    ),
+    (
+        r"(?i)storage driver|graphdriver|overlay",
+        "no storage driver works on this file system",
+        "Put the engine's data (data-root in /etc/docker/daemon.json) on ext4 or xfs.",
+    ),
+    (
+        r"(?i)unable to configure the Docker daemon with file|daemon\.json",
+        "its configuration /etc/docker/daemon.json is not valid",
+        "Correct /etc/docker/daemon.json; then run it again.",
+    ),
+)
+
+
+class EngineUnavailable(ExpectedError):
+    """No Docker engine answers, and none can be started; `detail` is the end of a daemon's log where there is one."""
+
+    default_advice = (
+        "Install and start Docker Engine, or set DOCKER_HOST to one that can be reached; then run it again."
+    )
+
+
+def start_with_systemd(progress: Progress, *, answers: Callable[[], bool]) -> None:
+    outcome = subprocess.run(["systemctl", "start", "docker"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if outcome.returncode != 0:
+        journal = subprocess.run(
+            ["journalctl", "--unit=docker", "--no-pager", f"--lines={TAIL_LINES}"], capture_output=True, text=True
+        )
+        raise explain("dockerd", f"{outcome.stderr}\n{journal.stdout}")
+    _wait("dockerd", None, None, answers, progress)
+
+
+def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> None:
+    """Both daemons, with their logs and the record of what was started in `folder`. Where one does not come up, none
+    that was started here stays behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _mount_cgroups(progress)
+    launched: dict[str, Process] = {}
+    try:
+        if not _accepts(CONTAINERD_SOCKET):
+            log = folder / "containerd.log"
+            containerd = _launch(["containerd"], log, launched)
+            _wait("containerd", containerd, log, lambda: _accepts(CONTAINERD_SOCKET), progress)
+        _remove_stale_pid_file()
+        log = folder / "dockerd.log"
+        dockerd = _launch(["dockerd", *_dockerd_options()], log, launched)
+        _wait("dockerd", dockerd, log, answers, progress)
+    except BaseException:
+        for process in reversed(launched.values()):
+            end_alone(process, patience=10)
+        raise
+    # An older containerd of ours that still runs stays ours when only dockerd had to be started anew.
+    record = _record(folder) | {name: (process.pid, process.began) for name, process in launched.items()}
+    (folder / RECORD).write_text(json.dumps(record))
+
+
+def started(folder: Path) -> list[Process]:
+    """What an earlier `start` left running, in the order in which to stop it."""
+    record = _record(folder)
+    processes = [Process(*record[name]) for name in ("dockerd", "containerd") if name in record]
+    return [process for process in processes if process.alive]
+
+
+def stop(folder: Path, *, patience: float = 30.0) -> None:
+    """Each with `patience` seconds to write down what it knows; never their children: those are the containers."""
+    for daemon in started(folder):
+        if not end_alone(daemon, patience=patience):
+            raise EngineUnavailable(
+                f"{name_of(daemon.pid)} (process {daemon.pid}) does not stop.",
+                advice=f"See what it says in {folder}, and end it by hand: kill -9 {daemon.pid}",
+            )
+
+
+def explain(daemon: str, log: str) -> EngineUnavailable:
+    """Why a daemon doesn't run, from what it wrote, as an error with its reader's next move."""
+    text = _telling(log)
+    for pattern, meaning, advice in REASONS:
+        if re.search(pattern, text):
+            return EngineUnavailable(f"{daemon} does not start: {meaning}.", detail=text, advice=advice)
+    return EngineUnavailable(f"{daemon} does not start.", detail=text)
+
+
+def _telling(log: str) -> str:
+    """The last lines of a daemon's log that are more than news."""
+    lines = log.strip().splitlines()
+    return "\n".join(([line for line in lines if "level=info" not in line] or lines)[-TAIL_LINES:])
+
+
+def _wait(
+    daemon: str,
+    process: "subprocess.Popen[bytes] | None",
+    log: Path | None,
+    answers: Callable[[], bool],
+    progress: Progress,
+) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers():
+        said = log.read_text(errors="replace") if log is not None else ""
+        if process is not None and process.poll() is not None:
+            raise explain(daemon, said)
+        if time.monotonic() > deadline:
+            raise EngineUnavailable(
+                f"{daemon} was started but does not answer after {START_SECONDS:.0f} s.",
+                detail=_telling(said),
+            )
+        progress.log(said[-500:])
+        time.sleep(0.1)
+
+
+def _launch(argv: Sequence[str], log: Path, launched: dict[str, Process]) -> "subprocess.Popen[bytes]":
+    """In a session of its own, so that a Ctrl-C at our terminal isn't meant for it, and without our secrets."""
+    program = find_program(argv[0])
+    if program is None:
+        raise EngineUnavailable(f"{argv[0]} is not on this machine.")
+    ours = ("OCORE_", "DJANGO_", "DATABASE_URL", "REDIS_URL")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment["PATH"] = os.pathsep.join([environment.get("PATH", ""), *SYSTEM_PATH])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program, *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    known = Process.of(process.pid)
+    if known is not None:
+        launched[argv[0]] = known
+    return process
+
+
+def _record(folder: Path) -> dict[str, tuple[int, int]]:
+    try:
+        record: dict[str, tuple[int, int]] = json.loads((folder / RECORD).read_text())
+    except FileNotFoundError:
+        return {}
+    return record
+
+
+def _dockerd_options() -> list[str]:
+    """An option that stands in daemon.json too keeps dockerd from starting."""
+    try:
+        configured = json.loads(DAEMON_JSON.read_text() or "{}")
+    except FileNotFoundError:
+        configured = {}
+    except json.JSONDecodeError as error:
+        raise EngineUnavailable(
+            f"The Docker engine's configuration {DAEMON_JSON} is not valid JSON: {error}.",
+            advice=f"Correct {DAEMON_JSON}; then run it again.",
+        ) from error
+    options = []
+    if "containerd" not in configured:
+        options.append(f"--containerd={CONTAINERD_SOCKET}")
+    if "live-restore" not in configured:
+        options.append("--live-restore")
+    return options
+
+
+def _remove_stale_pid_file() -> None:
+    """dockerd refuses to start while any process has the pid in its file, which after a crash or a reboot is somebody
+    else's. (containerd's own, which dockerd falls over too, isn't read: containerd is started apart.)"""
+    try:
+        pid = int(DOCKER_PID_FILE.read_text().strip() or "0")
+    except (FileNotFoundError, ValueError):
+        pid = 0
+    if name_of(pid) != "dockerd" or Process.of(pid) is None:
+        DOCKER_PID_FILE.unlink(missing_ok=True)
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _mount_cgroups(progress: Progress) -> None:
+    """Where no init did it; the script comes with Debian's cgroupfs-mount."""
+    mounted = (CGROUPS / "cgroup.controllers").exists() or (CGROUPS / "memory" / "tasks").exists()
+    script = find_program("cgroupfs-mount")
+    if not mounted and script is not None:
+        outcome = subprocess.run([script], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        progress.log(outcome.stdout + outcome.stderr)

@@ -1,0 +1,161 @@
+"""A Docker engine for "this machine": the one that answers, or Debian's, installed and started.
+
+Without systemd it is started as measured on Debian 12: containerd on its own and dockerd beside it with
+live-restore, so that a dockerd that dies leaves the containers running and the next start takes half a second.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import requests
+from django.conf import settings
+from docker.errors import DockerException
+
+from ocore.machine import daemons
+from ocore.machine.daemons import EngineUnavailable
+from ocore.machine.packages import ensure_packages, find_program, may_install
+from ocore.machine.progress import Progress
+
+DEFAULT_SOCKET = Path("/var/run/docker.sock")
+SYSTEMD = Path("/run/systemd/system")
+ANSWER_SECONDS = 5
+
+
+__all__ = ["Engine", "EngineUnavailable", "ensure_engine", "find_engine", "stop_engine"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    endpoint: str
+    """As `DOCKER_HOST`; empty: what the environment says, or the default socket."""
+    version: str
+
+
+def ensure_engine(progress: Progress) -> Engine:
+    """The engine of this machine, installed and started where necessary. Raises `EngineUnavailable` or
+    `ProgramMissing`."""
+    found = find_engine()
+    if found is not None:
+        progress.say(f"Docker Engine {found.version} answers" + (f" at {found.endpoint}" if found.endpoint else ""))
+        return found
+    if os.environ.get("DOCKER_HOST"):
+        raise EngineUnavailable(
+            f"Nothing answers at DOCKER_HOST ({os.environ['DOCKER_HOST']}).",
+            advice="Start that engine, or unset DOCKER_HOST to use this machine's own.",
+        )
+    _explain_what_only_a_person_can_do()
+    if find_program("dockerd") is None:
+        ensure_packages(_debian_packages(), progress, purpose="the Docker engine")
+    with progress.step("Starting the Docker engine"):
+        if SYSTEMD.is_dir():
+            daemons.start_with_systemd(progress, answers=lambda: find_engine() is not None)
+        else:
+            daemons.start(_folder(), progress, answers=lambda: find_engine() is not None)
+    found = find_engine()
+    if found is None:
+        raise EngineUnavailable("The Docker engine was started and stopped answering at once.")
+    progress.say(f"Docker Engine {found.version} answers")
+    return found
+
+
+def find_engine() -> Engine | None:
+    """The one that answers now: at DOCKER_HOST, the default socket, or a person's own (rootless, Docker Desktop)."""
+    for endpoint in _candidates():
+        version = _version(endpoint)
+        if version is not None:
+            return Engine(endpoint, version)
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    if os.environ.get("DOCKER_HOST"):
+        yield ""
+        return
+    if DEFAULT_SOCKET.exists():
+        yield ""
+    own = [Path.home() / ".docker/run/docker.sock", Path.home() / ".docker/desktop/docker.sock"]
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        own.insert(0, Path(os.environ["XDG_RUNTIME_DIR"]) / "docker.sock")
+    yield from (f"unix://{socket}" for socket in own if socket.exists())
+
+
+def _version(endpoint: str) -> str | None:
+    try:
+        client = docker.DockerClient(base_url=endpoint, timeout=ANSWER_SECONDS) if endpoint else _from_environment()
+    except DockerException:
+        return None
+    try:
+        return str(client.version()["Version"])
+    except (DockerException, requests.RequestException):
+        return None
+    finally:
+        client.close()
+
+
+def _from_environment() -> docker.DockerClient:
+    return docker.DockerClient.from_env(timeout=ANSWER_SECONDS)
+
+
+def _explain_what_only_a_person_can_do() -> None:
+    """Not root: say what to run, as exactly as can be known."""
+    if os.geteuid() == 0:
+        return
+    if DEFAULT_SOCKET.exists() and not os.access(DEFAULT_SOCKET, os.R_OK | os.W_OK):
+        raise EngineUnavailable(
+            f"A Docker engine is there, but this user may not use its socket {DEFAULT_SOCKET}.",
+            advice="Run: sudo usermod -aG docker $USER, log in again, and run it again (or run it as root).",
+        )
+    if find_program("dockerd") is None:
+        advice = (
+            "Run: sudo apt-get install docker.io"
+            if find_program("apt-get")
+            else "Install Docker (https://docs.docker.com/engine/install/) and start it; then run it again."
+        )
+        raise EngineUnavailable("Docker Engine is not installed, and only root can install it.", advice=advice)
+    start = "sudo systemctl start docker" if SYSTEMD.is_dir() else "sudo dockerd"
+    raise EngineUnavailable(
+        "The Docker engine does not run, and only root can start it.", advice=f"Run: {start}; then run it again."
+    )
+
+
+def _debian_packages() -> list[str]:
+    """docker.io brings containerd, runc and iptables; what it only recommends is needed on some kernels."""
+    if not may_install():
+        raise EngineUnavailable(
+            "Docker Engine is not installed, and this is not a Debian on which oCore could install it.",
+            advice="Install it (https://docs.docker.com/engine/install/) and start it; then run it again.",
+        )
+    packages = ["docker.io", "ca-certificates"]
+    apparmor = Path("/sys/module/apparmor/parameters/enabled")
+    if apparmor.exists() and apparmor.read_text().strip() == "Y":
+        packages.append("apparmor")
+    if not SYSTEMD.is_dir():
+        packages.append("cgroupfs-mount")
+    return packages
+
+
+def _folder() -> Path:
+    return Path(settings.STATE_DIR) / "engine"
+
+
+def stop_engine(progress: Progress) -> bool:
+    """Stop the engine if we started it. The caller has seen that nobody else's containers run. False: not ours."""
+    if not daemons.started(_folder()):
+        return False
+    with progress.step("Stopping the Docker engine"):
+        daemons.stop(_folder())
+    return True
+
+
+def running_containers(engine: Engine) -> int:
+    """How many run on it, whoever's they are. Raises `EngineUnavailable`."""
+    client = docker.DockerClient(base_url=engine.endpoint) if engine.endpoint else _from_environment()
+    try:
+        return len(client.api.containers(quiet=True))
+    except (DockerException, requests.RequestException) as error:
+        raise EngineUnavailable("The Docker engine stopped answering.", detail=str(error)) from error
+    finally:
+        client.close()

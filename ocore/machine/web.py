@@ -1,0 +1,70 @@
+"""Where the portal's web server listens, and whether it answers there."""
+
+import http.client
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from ocore.errors import ExpectedError
+
+TAIL_LINES = 15
+
+
+class WebUnavailable(ExpectedError):
+    """The web server can't listen, or does not answer."""
+
+
+def address(bind: str = "") -> tuple[str, int]:
+    """Host and port of OCORE_WEB_BIND; raises ValueError unless it is `host:port` or `[v6]:port`."""
+    parts = urlsplit(f"//{bind or settings.OCORE_WEB_BIND}")
+    if not parts.hostname or not parts.port or parts.path or parts.query or parts.username:
+        raise ValueError(f"{bind!r} is not host:port")
+    return parts.hostname, parts.port
+
+
+def refuse_taken_address() -> None:
+    """Better one clear sentence now than a web server that keeps failing."""
+    host, port = address()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise WebUnavailable(
+                f"The portal can't listen on {settings.OCORE_WEB_BIND}: {error.strerror}.",
+                advice="End what listens there, or choose another address: OCORE_WEB_BIND (and OCORE_BASE_URL).",
+            ) from error
+
+
+def health(timeout: float = 5.0) -> int:
+    """The status of /healthz, asked as a client of OCORE_BASE_URL would; 0 when nothing answers."""
+    host, port = address()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    public = urlsplit(settings.OCORE_BASE_URL)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": public.netloc, "X-Forwarded-Proto": public.scheme})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def wait_until_healthy(*, timeout: float, log: Path) -> None:
+    """Until /healthz says 200 (or sends us to https, which only a portal that is up can do)."""
+    deadline = time.monotonic() + timeout
+    while (status := health()) not in (200, 301):
+        if time.monotonic() > deadline:
+            said = log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if log.exists() else []
+            answer = f"answers {status} on /healthz" if status else "does not answer"
+            raise WebUnavailable(
+                f"The portal {answer} after {timeout:.0f} s.",
+                detail="\n".join(said),
+                advice=f"The rest of what the web server said is in {log}.",
+            )
+        time.sleep(0.1)
