@@ -92,36 +92,37 @@ def _begin_reload(server: Server) -> bool:
     return True
 
 
-def close(environment: Environment, runtime: Runtime, holder: str) -> None:
-    """New requests wait from now on. Idempotent for the same environment."""
+def close(environment: Environment, runtime: Runtime, holder: str) -> int:
+    """New requests wait from now on, and those in flight get OCORE_DRAIN_SECONDS; how many are left of these.
+
+    Idempotent for the same environment.
+    """
     deadline = time.monotonic() + RELOAD_SECONDS + 5
-    while True:
-        now = timezone.now()
-        with transaction.atomic():
-            server = Server.objects.select_for_update().get(pk=environment.server_id)
-            if not server.reloading_until or server.reloading_until < now:
-                Door.objects.update_or_create(
-                    environment=environment,
-                    defaults={"server": server, "holder": holder},
-                    create_defaults={"server": server, "holder": holder, "closed_at": now},
-                )
-                break
+    while not _begin_closing(environment, holder):
         if time.monotonic() > deadline:
-            raise EdgeError(f"The edge of {server} did not finish a reload within {RELOAD_SECONDS} s.")
+            raise EdgeError(f"The edge of {environment.server} did not finish a reload within {RELOAD_SECONDS} s.")
         time.sleep(POLL_SECONDS)
-    runtime.edge.close(environment.key)
+    return runtime.edge.close_and_drain(environment.key, upstreams(environment), settings.OCORE_DRAIN_SECONDS)
 
 
-def drain(environment: Environment, runtime: Runtime, check: Callable[[], None]) -> int:
-    """Wait for the requests in flight; those that are left when patience ends."""
+def _begin_closing(environment: Environment, holder: str) -> bool:
+    now = timezone.now()
+    with transaction.atomic():
+        server = Server.objects.select_for_update().get(pk=environment.server_id)
+        if server.reloading_until and server.reloading_until > now:
+            return False
+        row = {"server": server, "holder": holder}
+        Door.objects.update_or_create(environment=environment, defaults=row, create_defaults=row | {"closed_at": now})
+    return True
+
+
+def drain(environment: Environment, runtime: Runtime) -> int:
+    """Behind an open door: wait for a moment without a request in flight; those that are left when patience ends."""
     deadline = time.monotonic() + settings.OCORE_DRAIN_SECONDS
-    pause = 0.02
     while left := runtime.edge.in_flight(upstreams(environment)):
-        check()
         if time.monotonic() > deadline:
             return left
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.5)
+        time.sleep(POLL_SECONDS)
     return 0
 
 

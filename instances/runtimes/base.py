@@ -309,6 +309,9 @@ class Edge(Protocol):
     def close(self, key: str) -> None:
         """New requests to the environment wait from now on; returns when no further one can slip through."""
 
+    def close_and_drain(self, key: str, upstreams: Sequence[Upstream], seconds: float) -> int:
+        """`close`, then wait up to `seconds` for the requests in flight; how many are left. One round trip."""
+
     def open(self, key: str) -> None: ...
 
     def is_open(self, key: str) -> bool: ...

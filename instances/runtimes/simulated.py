@@ -319,6 +319,8 @@ class _Databases:
             return [row for row in modules if row[1].startswith("to ")]
         if sql == queries.IS_INITIALISED_SQL:
             return [["1"]] if modules else []
+        if sql == queries.FILES_OUTSIDE_SQL:
+            return []
         if sql == queries.READ_CHECKSUMS_SQL:
             stored = content["parameters"].get(queries.CHECKSUMS_KEY)
             return [[stored]] if stored else []
@@ -400,6 +402,10 @@ class _Edge:
         FAULTS.meet("edge.close", key)
         with self._store.open() as state:
             state["doors"] = [door for door in state["doors"] if door != key]
+
+    def close_and_drain(self, key: str, upstreams: Sequence[base.Upstream], seconds: float) -> int:
+        self.close(key)
+        return self.in_flight(upstreams)
 
     def open(self, key: str) -> None:
         FAULTS.meet("edge.open", key)

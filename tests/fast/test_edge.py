@@ -1,0 +1,185 @@
+"""What the edge is told, as data; what Caddy makes of it is tried in tests/real/test_edge.py."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from instances.edge import CaddyEdge
+from instances.edge_config import configuration, counted_address, loaded_id
+from instances.runtimes.base import EdgeError, Exit, Route, RunFailed, ServerSpec, Upstream
+
+STAGING = Route("acme-staging", ("staging.acme.test",), (Upstream("acme-staging-1", max_requests=8),), title="Acme")
+SHOP = Route("acme-shop", ("shop.acme.test", "www.acme.test"), (Upstream("a"), Upstream("b")))
+PASS = "0123456789abcdef"
+
+
+def made(*routes: Route, hold: float = 30) -> dict[str, Any]:
+    return configuration(routes, pass_key=PASS, hold_seconds=hold)
+
+
+def handlers(data: Any, kind: str) -> Iterator[dict[str, Any]]:
+    """All handlers of one kind, in order, however deep."""
+    if isinstance(data, dict):
+        if data.get("handler") == kind:
+            yield data
+        for value in data.values():
+            yield from handlers(value, kind)
+    elif isinstance(data, list):
+        for value in data:
+            yield from handlers(value, kind)
+
+
+def dials(proxy: Mapping[str, Any]) -> list[str]:
+    return [upstream["dial"] for upstream in proxy["upstreams"]]
+
+
+def test_admin_api_and_doors_listen_on_loopback_only() -> None:
+    data = made(STAGING)
+    servers = data["apps"]["http"]["servers"]
+    assert data["admin"]["listen"].startswith("127.0.0.1:")
+    assert [address.split(":")[0] for address in servers["doors"]["listen"]] == ["127.0.0.1"]
+
+
+def test_the_order_of_routes_makes_no_difference_and_their_content_does() -> None:
+    assert made(STAGING, SHOP) == made(SHOP, STAGING)
+    names = {loaded_id(made(*routes)) for routes in ([], [STAGING], [STAGING, SHOP], [replace(STAGING, title="B")])}
+    assert len(names) == 4
+    assert loaded_id(made(STAGING, hold=5)) != loaded_id(made(STAGING))
+
+
+def test_past_the_door_then_events_then_all_the_rest() -> None:
+    passing, events, rest = handlers(made(STAGING), "reverse_proxy")
+    assert (dials(passing), "health_checks" in passing) == (["acme-staging-1:8069"], False)
+    assert dials(events) == ["tcp4/acme-staging-1:8072", "tcp4/acme-staging-1:8069"]
+    assert rest["upstreams"] == [{"dial": "acme-staging-1:8069", "max_requests": 8}]
+    for held in (events, rest):
+        assert held["health_checks"]["active"]["uri"] == "/acme-staging"
+        assert held["load_balancing"]["try_duration"] == "30000ms"
+
+
+def test_websockets_on_the_http_port_are_counted_apart() -> None:
+    _, events, rest = handlers(made(STAGING), "reverse_proxy")
+    assert counted_address(STAGING.upstreams[0]) in dials(rest)
+    assert counted_address(STAGING.upstreams[0]) not in dials(events)
+
+
+def test_no_connection_to_odoo_is_kept_and_nothing_is_sent_twice() -> None:
+    for proxy in handlers(made(STAGING, SHOP), "reverse_proxy"):
+        assert proxy["transport"]["keep_alive"] == {"enabled": False}
+        if "load_balancing" in proxy:
+            assert proxy["load_balancing"]["retry_match"] == [{"method": ["NEVER"]}]
+
+
+def test_the_pass_and_what_clients_say_of_themselves_never_reach_odoo() -> None:
+    data = made(STAGING)
+    deleted = [each["request"]["delete"] for each in handlers(data, "headers") if "request" in each]
+    assert len(deleted) == 2
+    assert all("X-Ocore-Pass" in names for names in deleted)
+    assert "request>headers>X-Ocore-Pass" in data["logging"]["logs"]["default"]["encoder"]["fields"]
+
+
+def test_a_title_is_shown_and_never_evaluated() -> None:
+    (facts,) = handlers(made(replace(STAGING, title="<b>{env.HOME}</b>")), "vars")
+    assert facts["ocore_title"] == "&lt;b&gt;&#123;env.HOME&#125;&lt;/b&gt;"
+
+
+def test_the_pages_take_nothing_from_elsewhere() -> None:
+    pages = [each["body"] for each in handlers(made(), "static_response") if "<html" in each["body"]]
+    assert len(pages) == 2
+    for page in pages:
+        assert "http://" not in page
+        assert "https://" not in page
+        assert "src=" not in page
+        assert "prefers-color-scheme: dark" in page
+        assert 'http-equiv="refresh"' in page
+        assert "@HEADLINE@" not in page
+        assert "{http.vars.ocore_title}" in page
+
+
+def test_an_environment_without_instances_is_unreachable() -> None:
+    data = made(replace(STAGING, upstreams=()))
+    assert [each["status_code"] for each in handlers(data, "error")] == [503]
+    assert not list(handlers(data, "reverse_proxy"))
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        replace(STAGING, key="../etc"),
+        replace(STAGING, hosts=("acme test",)),
+        replace(STAGING, hosts=("{env.HOME}",)),
+        replace(STAGING, upstreams=(Upstream("a/b"),)),
+    ],
+)
+def test_names_that_are_none_are_refused(route: Route) -> None:
+    with pytest.raises(EdgeError):
+        made(route)
+
+
+def test_two_environments_cannot_have_one_host() -> None:
+    with pytest.raises(EdgeError, match=r"staging\.acme\.test: acme-qa and acme-staging"):
+        made(STAGING, replace(STAGING, key="acme-qa"))
+
+
+class Containers:
+    """Remembers what is executed and answers as told."""
+
+    def __init__(self, output: str = "", code: int = 0) -> None:
+        self.answer = Exit(code, output)
+        self.seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def exec(
+        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> Exit:
+        self.seen.append((list(argv), dict(environment or {})))
+        if self.answer.code < 0:
+            raise RunFailed("The container is not running.")
+        return self.answer
+
+
+def edge(containers: Containers, name: str = "here") -> CaddyEdge:
+    return CaddyEdge(ServerSpec(name, edge_port=1), containers, None)  # type: ignore[arg-type]
+
+
+def test_apply_says_whether_it_took_a_reload_and_shows_no_secret_in_argv() -> None:
+    containers = Containers("loaded\n")
+    assert edge(containers).apply([STAGING]) is True
+    containers.answer = Exit(0, "same\n")
+    assert edge(containers).apply([STAGING]) is False
+    secret = edge(containers)._pass_key()
+    assert secret not in json.dumps([argv for argv, _ in containers.seen])
+
+
+def test_each_server_has_its_own_pass() -> None:
+    one, other = edge(Containers(), "one")._pass_key(), edge(Containers(), "two")._pass_key()
+    assert one == edge(Containers(), "one")._pass_key()
+    assert one != other
+
+
+def test_a_drain_that_cannot_count_is_an_error_and_not_an_empty_edge() -> None:
+    with pytest.raises(EdgeError):
+        edge(Containers("", code=9)).close_and_drain("acme-staging", STAGING.upstreams, 5)
+    with pytest.raises(EdgeError):
+        edge(Containers("")).in_flight(STAGING.upstreams)
+    assert edge(Containers("3\n")).in_flight(STAGING.upstreams) == 3
+
+
+def test_an_edge_that_does_not_run_is_an_edge_error() -> None:
+    with pytest.raises(EdgeError, match="could not open the door"):
+        edge(Containers(code=-1)).open("acme-staging")
+
+
+def test_a_key_that_is_a_path_is_refused_before_anything_is_executed() -> None:
+    containers = Containers()
+    with pytest.raises(EdgeError):
+        edge(containers).close("../../etc/passwd")
+    assert containers.seen == []
+
+
+def test_fetch_says_why_nothing_answered() -> None:
+    answer = edge(Containers()).fetch("acme.test", "/")
+    assert answer.status == 0
+    assert answer.body
