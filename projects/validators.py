@@ -1,0 +1,191 @@
+"""What may be typed: branches, addresses, versions, names. Plain functions for forms, models and the command line.
+
+Each raises Django's `ValidationError` with a sentence that says what is wrong; each is an allow-list where it can be
+(everything here ends in an argument of a program, a URL, a file or a database).
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+
+from django.core.exceptions import ValidationError
+
+from projects.git import address
+
+MAX_BRANCH = 200
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
+_ODOO_VERSION = re.compile(r"[0-9]{1,2}\.0|saas-[0-9]{1,2}\.[0-9]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"[a-z][a-z0-9_]*")
+_MODULE = re.compile(r"[A-Za-z0-9_]+")
+_COMMIT = re.compile(r"[0-9a-fA-F]{7,40}|[0-9a-fA-F]{64}")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_HOST_AND_PORT = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
+_ENDPOINT = re.compile(
+    rf"unix:///[A-Za-z0-9._/-]+|tcp://{_HOST_AND_PORT}|ssh://(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?{_HOST_AND_PORT}"
+)
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::[0-9]{{1,5}})?/)?"
+    rf"{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\[[A-Za-z0-9._-]+\])?(?:(?:===|==|>=|<=|~=|!=|<|>)[A-Za-z0-9.*+!_-]+)?"
+)
+
+
+def validate_branch(name: str) -> None:
+    """A branch as `git check-ref-format --branch` takes it, without a leading dash and unprintable characters."""
+    reason = _branch_problem(name)
+    if reason:
+        raise ValidationError(f"“{printable(name)}” cannot be the name of a branch: {reason}.")
+
+
+def _branch_problem(name: str) -> str:
+    if not name:
+        return "it is empty"
+    if len(name) > MAX_BRANCH:
+        return f"it has more than {MAX_BRANCH} characters"
+    if name in ("HEAD", "@"):
+        return "git keeps this name to itself"
+    if name.startswith("-"):
+        return "it begins with a dash"
+    if any(unprintable(character) for character in name):
+        return "it contains an unprintable character"
+    found = next((character for character in name if character in " ~^:?*[\\"), "")
+    if found:
+        return "it contains a space" if found == " " else f"it contains “{found}”"
+    for sequence in ("..", "@{", "//"):
+        if sequence in name:
+            return f"it contains “{sequence}”"
+    if name.startswith("/") or name.endswith(("/", ".")):
+        return "it begins or ends with a slash, or ends with a dot"
+    if any(part.startswith(".") or part.endswith(".lock") for part in name.split("/")):
+        return "a part of it begins with a dot or ends with “.lock”"
+    return ""
+
+
+def validate_ref(ref: str) -> None:
+    """What a person may ask to deploy: a branch, a tag, or a commit's id, whole or its first 7 characters or more."""
+    try:
+        validate_branch(ref)
+    except ValidationError:
+        raise ValidationError(f"“{printable(ref)}” is no branch, tag or commit id.") from None
+
+
+def is_commit_id(text: str) -> bool:
+    """Whether it can be a commit's id, whole (SHA-1 or SHA-256) or abbreviated. A branch may look the same."""
+    return bool(_COMMIT.fullmatch(text))
+
+
+def validate_repository_url(url: str) -> None:
+    address.parse(url)
+
+
+def validate_slug(slug: str) -> None:
+    """Part of host names, container names and addresses of pages."""
+    if not _SLUG.fullmatch(slug) or len(slug) > 40:
+        raise ValidationError(
+            f"“{printable(slug)}” is no short name: up to 40 small letters, digits and single dashes, a letter first."
+        )
+
+
+def validate_odoo_version(version: str) -> None:
+    if not _ODOO_VERSION.fullmatch(version):
+        raise ValidationError(f"“{printable(version)}” is not a version of Odoo. Write for example 19.0 or saas-18.4.")
+
+
+def validate_image(reference: str) -> None:
+    """An image's name as Docker takes it; `{version}` may stand for the Odoo version."""
+    filled = reference.replace("{version}", "19.0")
+    if not _IMAGE.fullmatch(filled) or len(filled) > 255:
+        raise ValidationError(
+            f"“{printable(reference)}” is not the name of an image. Write for example odoo:{{version}} or "
+            "registry.example.com/odoo:19.0."
+        )
+
+
+def validate_endpoint(endpoint: str) -> None:
+    """Where a Docker engine listens."""
+    if not _ENDPOINT.fullmatch(endpoint) or ".." in endpoint:
+        raise ValidationError(
+            f"“{printable(endpoint)}” is not where an engine listens. Write for example "
+            "unix:///var/run/docker.sock, tcp://host:2376 or ssh://user@host."
+        )
+
+
+def validate_domain(domain: str) -> None:
+    if not _DOMAIN.fullmatch(domain) or len(domain) > 200:
+        raise ValidationError(f"“{printable(domain)}” is not a domain. Write for example odoo.example.com.")
+
+
+def validate_path(path: str) -> None:
+    """The path of a page, with its query if need be; never a whole URL."""
+    if not re.fullmatch(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@?%-][A-Za-z0-9._~!$&'()*+,;=:@?%/-]*)?", path):
+        raise ValidationError(f"“{printable(path)}” is not a path. Write for example /web/health.")
+
+
+def validate_variable_name(name: str) -> None:
+    if not _VARIABLE.fullmatch(name) or len(name) > 200:
+        raise ValidationError(
+            f"“{printable(name)}” is not the name of a variable: letters, digits and _ are, not beginning with a digit."
+        )
+
+
+def validate_option_name(name: str) -> None:
+    if not _OPTION.fullmatch(name) or len(name) > 100:
+        raise ValidationError(
+            f"“{printable(name)}” is not the name of an odoo.conf option: small letters, digits and _ are."
+        )
+
+
+def validate_variables(variables: Mapping[str, str | None] | None, field: str) -> None:
+    """Environment variables; the error is put to the named field."""
+    _validate_entries(variables, field, validate_variable_name, "\x00")
+
+
+def validate_odoo_options(options: Mapping[str, str | None] | None, field: str = "odoo_conf") -> None:
+    """Options of odoo.conf by shape; which ones are oCore's own is known where the file is written."""
+    _validate_entries(options, field, validate_option_name, "\x00\r\n")
+
+
+def validate_modules(modules: Iterable[str] | None, field: str = "custom_modules") -> None:
+    """Technical names of addons, or `*`."""
+    for name in modules or ():
+        if name != "*" and (not _MODULE.fullmatch(name) or len(name) > 100):
+            raise ValidationError({field: f"“{printable(name)}” is not an addon's technical name."})
+
+
+def validate_pip_packages(packages: Iterable[str] | None, field: str = "pip_packages") -> None:
+    """Names with a version if need be; no options, addresses or files."""
+    for package in packages or ():
+        if not _REQUIREMENT.fullmatch(package) or len(package) > 200:
+            raise ValidationError(
+                {field: f"“{printable(package)}” is not a package. Write for example phonenumbers==8.13.1."}
+            )
+
+
+def _validate_entries(
+    entries: Mapping[str, str | None] | None, field: str, validate_name: Callable[[str], None], forbidden: str
+) -> None:
+    for name, value in (entries or {}).items():
+        try:
+            validate_name(name)
+        except ValidationError as error:
+            raise ValidationError({field: error.messages}) from None
+        if value is not None and any(
+            character in forbidden or "\ud800" <= character <= "\udfff" for character in value
+        ):
+            raise ValidationError({field: f"The value of “{name}” contains a character that cannot be written there."})
+
+
+def unprintable(character: str) -> bool:
+    """Control characters, halves of surrogates, line separators, and what turns the direction of text."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _BIDI
+
+
+def printable(text: str) -> str:
+    """Fit to be repeated in a message, whatever somebody sent."""
+    return "".join("�" if unprintable(character) else character for character in text[:100])
