@@ -51,7 +51,7 @@ def carry_out(pk: int, verb: str) -> None:
 
 def _stop(instance: Instance, runtime: Runtime) -> None:
     """Once nobody is being served any more; the door stays open, so that clients read that it is not reachable."""
-    doors.drain(instance.environment, runtime, lambda: None)
+    doors.drain(instance.environment, runtime)
     runtime.containers.stop(instance.container, STOP_SECONDS)
     instance.become(State.STOPPED, timezone.now())
 
@@ -68,7 +68,6 @@ def _restart(instance: Instance, runtime: Runtime) -> None:
     environment = instance.environment
     doors.close(environment, runtime, holder=f"restart of {instance}")
     try:
-        doors.drain(environment, runtime, lambda: None)
         runtime.containers.stop(instance.container, STOP_SECONDS)
         _start(instance, runtime)
     finally:

@@ -26,7 +26,7 @@ class StepLog:
         self._written = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        if not text:
+        if not text.strip():
             return
         with self._lock:
             if self._total > MAX_CHARACTERS:

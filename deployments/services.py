@@ -6,6 +6,7 @@ from datetime import datetime
 
 import django_rq
 from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -49,7 +50,10 @@ def request_deployment(
 ) -> Deployment:
     """Queue a deployment; one that was still queued for the environment is superseded by it. Raises `NotPossible`."""
     if ref:
-        validators.validate_ref(ref)
+        try:
+            validators.validate_ref(ref)
+        except ValidationError as error:
+            raise NotPossible(" ".join(error.messages)) from None
     project = environment.project
     if environment.removing_since:
         raise NotPossible(f"{environment} is being removed.")
@@ -67,7 +71,10 @@ def request_deployment(
         Environment.objects.select_for_update().get(pk=environment.pk)
         queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED).first()
         if queued:
-            queued.move(Status.SUPERSEDED, finished_at=timezone.now())
+            try:
+                queued.move(Status.SUPERSEDED, finished_at=timezone.now())
+            except StaleTransition:
+                queued = None  # a worker has just taken it
         deployment = Deployment.objects.create(
             environment=environment,
             trigger=trigger,

@@ -16,6 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from instances.models import Door, Instance
+from instances.odoo.config import max_requests
 from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
 from projects.inheritance import resolve
 from projects.models import Environment, Server
@@ -28,7 +29,10 @@ POLL_SECONDS = 0.1
 def upstreams(environment: Environment, instances: list[Instance] | None = None) -> tuple[Upstream, ...]:
     found = instances if instances is not None else list(environment.instances.all())
     return tuple(
-        Upstream(alias=instance.alias, max_requests=max(16, 2 * resolve(instance, "workers").value))
+        Upstream(
+            alias=instance.alias,
+            max_requests=max_requests(resolve(instance, "workers").value, resolve(instance, "odoo_conf").value),
+        )
         for instance in found
     )
 

@@ -79,6 +79,13 @@ def one_shot(
     )
 
 
+def check(values: Mapping[str, Any]) -> None:
+    """Raises `InvalidOption` for what must not reach a container, before anything is touched."""
+    config.check_extra_options(values["odoo_conf"])
+    config.check_environment(values["environment_variables"])
+    config.check_environment(values["secret_variables"])
+
+
 def _spec(
     environment: Environment,
     name: str,

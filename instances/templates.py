@@ -11,7 +11,16 @@ from django.conf import settings
 from instances import processes
 from instances.odoo import commands, config, queries
 from instances.odoo.versions import series
-from instances.runtimes.base import NAMESPACE_LABEL, ContainerSpec, DatabaseError, File, ImageMissing, Log, RunFailed, Runtime
+from instances.runtimes.base import (
+    NAMESPACE_LABEL,
+    ContainerSpec,
+    DatabaseError,
+    File,
+    ImageMissing,
+    Log,
+    RunFailed,
+    Runtime,
+)
 from ocore.locks import file_lock
 
 INIT_SECONDS = 900.0
@@ -69,7 +78,7 @@ def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log)
     spec = ContainerSpec(
         name=f"{settings.OCORE_NAMESPACE}-{name.replace('_', '-')}",
         image=image,
-        command=tuple(commands.initialise(series(version))),
+        command=tuple(commands.then_files_into_database(commands.initialise(series(version)))),
         entrypoint=(),
         files=(File(config.CONFIG_PATH, conf.encode(), mode=0o444),),
         network=runtime.network,
@@ -86,6 +95,8 @@ def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log)
             advice="Read the log above; an image that is not an Odoo of this version is the usual reason.",
         )
     pending = queries.module_rows(runtime.databases.query(draft, queries.PENDING_MODULES_SQL))
+    if runtime.databases.query(draft, queries.FILES_OUTSIDE_SQL):
+        raise DatabaseError("Odoo left files of the new database outside of it; copies would miss them.")
     if pending:
         raise DatabaseError(f"Odoo left modules half installed: {', '.join(row.name for row in pending)}.")
     runtime.databases.rename(draft, name)

@@ -1,5 +1,6 @@
 """All of oCore's settings, each with a default that runs. `.env.example` documents the environment."""
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,10 @@ OCORE_BASE_DOMAIN = env("OCORE_BASE_DOMAIN", default="localhost")
 OCORE_EDGE_BIND = env("OCORE_EDGE_BIND", default="0.0.0.0")
 # Folders from which `file://` repositories are accepted; the demo's is the only one by default.
 OCORE_FILE_REPOSITORIES: list[str] = env.list("OCORE_FILE_REPOSITORIES", default=[str(STATE_DIR / "demo")])
+# PEM file of the authorities that pip trusts inside image builds, where a proxy inspects TLS; empty: the image's own.
+OCORE_BUILD_CERTIFICATES = env(
+    "OCORE_BUILD_CERTIFICATES", default=os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE", "")
+)
 # Free space a server must have before a build or a snapshot starts. Bytes.
 OCORE_MIN_FREE_BYTES = env.int("OCORE_MIN_FREE_BYTES", default=2 * 1024**3)
 # Seconds for which a request is held at the edge while an instance is replaced, before the maintenance page.

@@ -10,8 +10,12 @@ os.environ["OCORE_EDGE_BIND"] = "127.0.0.1"
 os.environ["DATABASE_URL"] = f"sqlite:///{os.environ['OCORE_STATE_DIR']}/ocore.sqlite3"
 
 from ocore.settings import *  # noqa: F403
-from ocore.settings import OCORE_FILE_REPOSITORIES, STORAGES
+from ocore.settings import DATABASES, OCORE_FILE_REPOSITORIES, STATE_DIR, STORAGES
 
+# A file as in real life: heartbeats and workers write from threads, which SQLite's shared memory doesn't take.
+DATABASES["default"]["TEST"] = {"NAME": str(STATE_DIR / "test.sqlite3")}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 OCORE_FILE_REPOSITORIES.append(tempfile.gettempdir())
+# A file, as in real life: in memory, threads would share one connection's cache and its table locks.
+DATABASES["default"]["TEST"] = {"NAME": str(STATE_DIR / "test.sqlite3")}

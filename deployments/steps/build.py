@@ -11,7 +11,7 @@ from django.utils import timezone
 from deployments.models import Deployment
 from deployments.run import Stage
 from deployments.steps.base import DiskFull
-from instances import templates
+from instances import processes, templates
 from instances.addons import Addon
 from instances.build_plan import prepare_context
 from instances.odoo.versions import series
@@ -21,6 +21,7 @@ from ocore.forms import format_size
 from projects.git import Commit
 from projects.mirrors import mirror_of
 from projects.models import Server
+from projects.validators import is_commit_id
 
 BUILD_SECONDS = 1800.0
 BUILD_SILENCE_SECONDS = 600.0
@@ -34,6 +35,8 @@ def perform(stage: Stage) -> str:
     run = stage.run
     runtime = run.runtime
     check_server(stage)
+    for values in (run.config.environment, *run.config.instances.values()):
+        processes.check(values)
     runtime.prepare(stage.log)
     base = runtime.images.ensure_base(run.config.base_image, stage.log)
     if not run.live:
@@ -89,10 +92,10 @@ def _commit(stage: Stage) -> Commit:
     run = stage.run
     deployment = run.deployment
     mirror = mirror_of(run.environment.project)
-    mirror.fetch(stage.log)
     ref = deployment.rollback_to.commit if deployment.rollback_to else deployment.ref or run.environment.branch
     if not ref:
         raise NoBranch(f"{run.environment} has no git branch, and nothing else was asked for.")
+    mirror.fetch(stage.log, commit=ref if is_commit_id(ref) else "")
     return mirror.resolve(ref)
 
 
@@ -111,6 +114,7 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
             base.reference,
             pip_packages=packages,
             base_image_id=base.id,
+            certificates=_certificates(),
         )
         stage.log(f"{len(plan.taken)} addons: {', '.join(addon.name for addon in plan.taken)}")
         for addon in plan.addons:
@@ -134,6 +138,12 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
         content=plan.digest,
     )
     return f"Built {reference}"
+
+
+def _certificates() -> bytes:
+    """The authorities that pip trusts inside a build; empty: those of the base image."""
+    path = settings.OCORE_BUILD_CERTIFICATES
+    return Path(path).read_bytes() if path else b""
 
 
 def addons_of(deployment: Deployment) -> list[Addon]:

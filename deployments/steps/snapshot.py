@@ -60,8 +60,7 @@ def perform(stage: Stage) -> str:
         snapshot=snapshot.pk,
         old=[{"slug": one.slug, "container": one.container, "running": running[one.slug]} for one in old],
     )
-    doors.close(environment, runtime, holder=str(run.deployment))
-    left = doors.drain(environment, runtime, run.check)
+    left = doors.close(environment, runtime, holder=str(run.deployment))
     if left:
         stage.log(f"{left} requests did not end within {settings.OCORE_DRAIN_SECONDS} s; they are cut off, unanswered.")
     run.check()

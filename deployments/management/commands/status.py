@@ -1,0 +1,199 @@
+"""`manage.py status`: what runs where, since when, in what state."""
+
+import json
+from argparse import ArgumentParser
+from datetime import datetime
+from typing import Any
+
+from deployments.condition import Condition, State, conditions
+from deployments.following import plain
+from deployments.models import Deployment
+from deployments.services import NotPossible
+from deployments.terminal import PortalCommand, find_environment, find_project
+from projects.models import Environment
+
+LAST = 8
+PENDING_SHOWN = 10
+EXIT_CODES = """exit codes:
+  0  told
+  1  no such project or environment
+"""
+
+
+class Command(PortalCommand):
+    help = "What runs where, since when, in what state; of one environment also the last deployments."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        return super().create_parser(prog_name, subcommand, **({"epilog": EXIT_CODES} | kwargs))
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("what", nargs="?", default="", metavar="project[/environment]", help="All without it.")
+        parser.add_argument("--json", action="store_true", help="For programs.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        what = options["what"].strip("/")
+        rows = Environment.objects.select_related("project", "server").order_by("project__name", "name")
+        if "/" in what:
+            one = conditions([find_environment(what)])[0]
+            self._tell(_as_json(one) | _details(one), lambda: _one(one), options["json"])
+            return
+        if what:
+            rows = rows.filter(project=find_project(what))
+        found = conditions(rows)
+        if not found and not options["json"]:
+            raise NotPossible("There is no environment yet.", advice="Create one in the admin.")
+        self._tell([_as_json(one) for one in found], lambda: _table(found), options["json"])
+
+    def _tell(self, data: Any, lines: Any, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(data, indent=2))
+            return
+        for line in lines():
+            self.stdout.write(line)
+
+
+def _table(found: list[Condition]) -> list[str]:
+    rows = [("ENVIRONMENT", "STATE", "LIVE", "SINCE", "BY", "SERVER")]
+    rows += [
+        (
+            one.environment.path,
+            _state(one),
+            _version(one.live) or "-",
+            _moment(one.since) or "-",
+            (plain(one.live.requester) if one.live else "") or "-",
+            str(one.environment.server),
+        )
+        for one in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _one(one: Condition) -> list[str]:
+    environment = one.environment
+    facts = [
+        ("State", _state(one)),
+        ("Live", " ".join(filter(None, (_version(one.live), plain(one.live.subject) if one.live else "")))),
+        ("Since", _moment(one.since)),
+        ("By", plain(one.live.requester) if one.live else ""),
+        ("Branch", environment.branch or "none, deployed by hand"),
+        ("Server", str(environment.server)),
+        ("URL", environment.url),
+        ("Checked", _checked(one)),
+    ]
+    lines = [str(environment), *(f"  {name:<9} {text}" for name, text in facts if text)]
+    lines += [_instance(instance) for instance in one.instances]
+    return [*lines, *_pending(environment), *_last(environment)]
+
+
+def _state(one: Condition) -> str:
+    text = str(one.state.label)
+    if one.broken:
+        return f"{text}: rollback failed, a person must look"
+    if one.underway:
+        text = f"#{one.underway.pk} {one.underway.get_status_display().lower()}"
+        return f"{text}, requests wait" if one.closed_since else text
+    if one.state == State.UPDATING and one.closed_since:
+        text = "Restarting, requests wait"
+    return f"{text}; #{one.queued.pk} queued" if one.queued else text
+
+
+def _version(deployment: Deployment | None) -> str:
+    if deployment is None:
+        return ""
+    name = plain(deployment.ref) if deployment.ref != deployment.commit else ""
+    return " ".join(filter(None, (f"#{deployment.pk}", deployment.short_commit, name))) or "plain Odoo"
+
+
+def _checked(one: Condition) -> str:
+    if one.check is None:
+        return ""
+    verdict = "up" if one.check.ok else f"down ({one.check.status or 'no answer'}) {plain(one.check.detail)[:200]}"
+    return f"{_moment(one.check.checked_at)}: {'held during a deployment' if one.check.held else verdict}".rstrip()
+
+
+def _instance(instance: Any) -> str:
+    since = f" since {_moment(instance.state_since)}" if instance.state_since else ""
+    problem = f": {plain(instance.problem)}" if instance.problem else ""
+    return f"  Instance  {instance.name}: {instance.get_state_display().lower()}{since}{problem}"
+
+
+def _pending(environment: Environment) -> list[str]:
+    pending = environment.pending
+    if pending.get("problem"):
+        return [f"  Pending   unknown: {plain(pending['problem'])}"]
+    commits = pending.get("commits", [])
+    if not commits:
+        return []
+    lines = [f"Pending on {environment.branch}, not deployed: {len(commits)}"]
+    lines += [
+        f"  {plain(one['sha'])[:10]}  {plain(one['subject'])} ({plain(one['author'])})"
+        for one in commits[:PENDING_SHOWN]
+    ]
+    return lines + (["  ..."] if len(commits) > PENDING_SHOWN else [])
+
+
+def _last(environment: Environment) -> list[str]:
+    last = list(Deployment.objects.filter(environment=environment)[:LAST])
+    if not last:
+        return ["No deployment yet"]
+    lines = ["Last deployments"]
+    for one in last:
+        took = f"{one.seconds:.0f} s" if one.seconds is not None else ""
+        live = ", live" if one.live else ""
+        version = _version(one).removeprefix(f"#{one.pk} ")
+        lines.append(
+            f"  #{one.pk:<5} {_moment(one.created_at)}  {one.get_status_display()}{live}  {took}  "
+            f"{version}  by {plain(one.requester) or 'unknown'} ({one.get_trigger_display().lower()})"
+        )
+        if one.error:
+            lines.append(f"         {plain(one.error).strip()}")
+    return lines
+
+
+def _moment(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC") if moment else ""
+
+
+def _as_json(one: Condition) -> dict[str, Any]:
+    environment = one.environment
+    return {
+        "environment": environment.path,
+        "state": one.state.value,
+        "live": _deployment(one.live),
+        "since": one.since.isoformat() if one.since else None,
+        "underway": _deployment(one.underway),
+        "queued": _deployment(one.queued),
+        "needs_a_person": one.broken,
+        "server": environment.server.slug,
+        "simulated": environment.server.simulated,
+        "url": environment.url,
+        "checked_at": one.check.checked_at.isoformat() if one.check else None,
+    }
+
+
+def _details(one: Condition) -> dict[str, Any]:
+    deployments = Deployment.objects.filter(environment=one.environment)[:LAST]
+    return {
+        "branch": one.environment.branch,
+        "instances": [{"name": i.name, "state": i.state, "problem": i.problem} for i in one.instances],
+        "pending": one.environment.pending.get("commits", []),
+        "deployments": [_deployment(deployment) for deployment in deployments],
+    }
+
+
+def _deployment(deployment: Deployment | None) -> dict[str, Any] | None:
+    if deployment is None:
+        return None
+    return {
+        "id": deployment.pk,
+        "status": deployment.status,
+        "ref": deployment.ref,
+        "commit": deployment.commit,
+        "subject": deployment.subject,
+        "requester": deployment.requester,
+        "trigger": deployment.trigger,
+        "created_at": deployment.created_at.isoformat(),
+        "seconds": deployment.seconds,
+        "error": deployment.error,
+    }

@@ -1,0 +1,174 @@
+"""`manage.py up`: from a bare machine to a live Odoo, and keep serving. `make up` calls it."""
+
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.urls import reverse
+
+from deployments import demo
+from deployments.bring_back import bring_back
+from deployments.following import Follower
+from deployments.models import Deployment
+from deployments.states import ACTIVE, Status
+from instances.preparation import base_images
+from instances.runtimes import runtime_for
+from ocore.errors import ExpectedError
+from ocore.machine.engine import EngineUnavailable, ensure_engine
+from ocore.machine.packages import ProgramMissing
+from ocore.machine.prepare import prepare_portal, prepare_programs
+from ocore.machine.progress import Progress, told
+from ocore.machine.supervisor import Supervisor, running
+from projects.models import Server
+
+ADMIN = "admin"
+APPEAR_SECONDS = 30.0
+WAIT_FOR_PUSH = 0.2
+
+
+class Command(BaseCommand):
+    help = (
+        "Bring the portal up: install and start what is missing, migrate, start web, workers, clock and Redis, "
+        "make a demo project, push to it, and keep serving until Ctrl-C."
+    )
+    # The checks want settings that hold; they run as the first thing that is done.
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--no-demo", action="store_true", help="without the demo project")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.progress = Progress()
+        self.password = ""
+        try:
+            found = running()
+            if found is not None:
+                self.progress.say(f"oCore is up already, as process {found.pid}")
+                self._tell_urls()
+                return
+            self._bring_up(with_demo=not options["no_demo"])
+        except ExpectedError as error:
+            raise CommandError(told(error)) from error
+        except KeyboardInterrupt:
+            self.progress.say("Stopped. Containers go on serving; make down stops them too.")
+
+    def _bring_up(self, *, with_demo: bool) -> None:
+        prepare_programs(self.progress)
+        prepare_portal(self.progress)
+        self._ensure_admin()
+        with Supervisor(self.progress) as supervisor:
+            supervisor.wait_for_web()
+            self.progress.say(f"The portal answers at {settings.OCORE_BASE_URL}/admin/")
+            portal_after = self.progress.seconds
+            self._tell_login()
+            server = self._ensure_server()
+            live_after = self._ensure_demo(server) if with_demo else None
+            self._tell_urls()
+            self._tell_login()
+            figures = f"The portal answered after {portal_after:.0f} s"
+            if live_after is not None:
+                figures += f", the demo's Odoo was live after {live_after:.0f} s"
+            self.progress.say(f"{figures}.")
+            self.progress.say("Serving until Ctrl-C. Logs: " + str(settings.STATE_DIR / "log"))
+            supervisor.wait()
+
+    def _ensure_admin(self) -> None:
+        users = get_user_model().objects
+        if users.filter(is_superuser=True).exists():
+            return
+        given = settings.OCORE_ADMIN_PASSWORD
+        if not given:
+            self.password = secrets.token_urlsafe(12)
+        users.create_superuser(ADMIN, "", given or self.password)
+
+    def _tell_login(self) -> None:
+        if self.password:
+            self.progress.say(f"Log in as {ADMIN} with the password {self.password} (shown only now, not kept)")
+
+    def _ensure_server(self) -> Server:
+        """This machine's engine as a server; a simulated one where none can be had."""
+        try:
+            engine = ensure_engine(self.progress)
+        except (EngineUnavailable, ProgramMissing) as error:
+            self.progress.say("No Docker engine can be had here:\n" + told(error))
+            self.progress.say("The portal goes on with a SIMULATED server: look around, nothing really runs.")
+            return Server.objects.get_or_create(
+                slug="simulated", defaults={"name": "Simulated", "kind": Server.Kind.SIMULATED}
+            )[0]
+        server, _ = Server.objects.get_or_create(
+            slug="this-machine",
+            defaults={
+                "name": "This machine",
+                "endpoint": engine.endpoint,
+                "base_domain": settings.OCORE_BASE_DOMAIN,
+                "edge_port": settings.OCORE_EDGE_HTTP_PORT,
+            },
+        )
+        self._ensure_base_images(server)
+        for name in bring_back(server, self.progress.log):
+            self.progress.say(f"Started again: {name}")
+        return server
+
+    def _ensure_base_images(self, server: Server) -> None:
+        """At once, since they come from the network and each waits for it most of its time."""
+        runtime = runtime_for(server)
+        missing = [reference for reference in base_images() if runtime.images.find(reference) is None]
+        if not missing:
+            return
+        with (
+            self.progress.step(f"Getting the base images {', '.join(missing)}"),
+            ThreadPoolExecutor(max_workers=len(missing)) as pool,
+        ):
+            for image in pool.map(lambda one: runtime.images.ensure_base(one, self.progress.log), missing):
+                self.progress.say(f"{image.reference} is there")
+
+    def _ensure_demo(self, server: Server) -> float | None:
+        """Seconds after which it was live in this run; None when it was live before, or did not get there."""
+        made = demo.ensure(server)
+        rows = Deployment.objects.filter(environment=made.environment)
+        if rows.filter(live=True).exists():
+            return None
+        if not rows.filter(status__in=ACTIVE).exists():
+            self.progress.say("Pushing the demo's addon: git calls the webhook, a worker takes the deployment")
+            demo.push(made)
+        deployment = self._wait_for_deployment(made.environment.pk)
+        ended = Follower(deployment, self._write).follow()
+        if ended.status == Status.SUCCEEDED:
+            return self.progress.seconds
+        self.progress.say(
+            f"The demo did not go live ({ended.get_status_display()}). The portal goes on; see "
+            f"{settings.OCORE_BASE_URL}{ended.get_absolute_url()}"
+        )
+        return None
+
+    def _write(self, text: str, ending: str = "\n") -> None:
+        if text.strip():
+            self.progress.say(text)
+
+    def _wait_for_deployment(self, environment: int) -> Deployment:
+        deadline = time.monotonic() + APPEAR_SECONDS
+        while time.monotonic() < deadline:
+            found = Deployment.objects.filter(environment=environment).first()
+            if found:
+                return found
+            time.sleep(WAIT_FOR_PUSH)
+        raise CommandError(
+            "The demo was pushed, but no deployment appeared. See the project's deliveries in the admin."
+        )
+
+    def _tell_urls(self) -> None:
+        lines = [f"Admin        {settings.OCORE_BASE_URL}{reverse('admin:index')}"]
+        for live in Deployment.objects.filter(live=True).select_related("environment__project", "environment__server"):
+            environment = live.environment
+            note = " (simulated)" if environment.server.simulated else ""
+            lines.append(f"Odoo         {environment.url}{note}, {environment}")
+            if environment.public:
+                path = reverse("status", args=[environment.project.status_token])
+                lines.append(f"Status page  {settings.OCORE_BASE_URL}{path}, {environment.project}")
+            if environment.project.slug == demo.SLUG:
+                lines.append(f"Repository   {settings.STATE_DIR / 'demo' / 'work'}: change the addon, commit, git push")
+        self.progress.say("\n".join(dict.fromkeys(lines)))
