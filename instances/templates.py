@@ -62,6 +62,8 @@ def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log)
     runtime.databases.drop_role(name)
     runtime.databases.create_role(name, password)
     runtime.databases.create(draft, name)
+    for statement in queries.EXTENSIONS_SQL:
+        runtime.databases.query(draft, statement)
     conf = config.render_config(
         config.OdooConfig(
             series=series(version),

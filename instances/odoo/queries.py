@@ -27,6 +27,9 @@ PENDING_MODULES_SQL = (
     " WHERE state IN ('to install', 'to upgrade', 'to remove') ORDER BY name"
 )
 
+EXTENSIONS_SQL = ("CREATE EXTENSION IF NOT EXISTS pg_trgm", "CREATE EXTENSION IF NOT EXISTS unaccent")
+"""What Odoo adds when it creates a database itself: indexes for searching, and searching without accents."""
+
 FILES_OUTSIDE_SQL = "SELECT id FROM ir_attachment WHERE store_fname IS NOT NULL LIMIT 1"
 """A row where the database needs a filestore to be whole."""
 

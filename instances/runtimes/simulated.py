@@ -319,7 +319,7 @@ class _Databases:
             return [row for row in modules if row[1].startswith("to ")]
         if sql == queries.IS_INITIALISED_SQL:
             return [["1"]] if modules else []
-        if sql == queries.FILES_OUTSIDE_SQL:
+        if sql == queries.FILES_OUTSIDE_SQL or sql in queries.EXTENSIONS_SQL:
             return []
         if sql == queries.READ_CHECKSUMS_SQL:
             stored = content["parameters"].get(queries.CHECKSUMS_KEY)

@@ -136,7 +136,8 @@ class Command(BaseCommand):
             self.progress.say("Pushing the demo's addon: git calls the webhook, a worker takes the deployment")
             demo.push(made)
         deployment = self._wait_for_deployment(made.environment.pk)
-        ended = Follower(deployment, self._write).follow()
+        with self.progress.step(f"Deploying {deployment}"):
+            ended = Follower(deployment, self._write).follow()
         if ended.status == Status.SUCCEEDED:
             return self.progress.seconds
         self.progress.say(
@@ -146,7 +147,10 @@ class Command(BaseCommand):
         return None
 
     def _write(self, text: str, ending: str = "\n") -> None:
-        if text.strip():
+        """The steps are told; of what is printed within them, the latest line when it goes on for long."""
+        if text.startswith("    "):
+            self.progress.log(text)
+        elif text.strip():
             self.progress.say(text)
 
     def _wait_for_deployment(self, environment: int) -> Deployment:
