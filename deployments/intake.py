@@ -24,6 +24,8 @@ STATUS_CODES = {
     Verdict.REFUSED: 401,
     Verdict.UNREADABLE: 400,
 }
+HEADERS_KEPT = 40
+HEADER_CHARACTERS = 300
 NO_ENTRY = "The signature does not fit."
 """All that a stranger learns, whether the project exists or not."""
 
@@ -114,12 +116,17 @@ def _store(
         event=decision.event[:100],
         verdict=decision.verdict,
         reason=decision.reason,
-        headers=redact_headers(headers),
+        headers=redact_headers(_kept(headers)),
         body=redact(body.decode("utf-8", "replace").replace("\x00", ""), project.webhook_secrets),
         remote_address=remote_address,
         status_code=STATUS_CODES[decision.verdict],
         seconds=time.monotonic() - started,
     )
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """Enough to see who called and how; a stranger's call is kept too, so not more."""
+    return {name[:HEADER_CHARACTERS]: value[:HEADER_CHARACTERS] for name, value in list(headers.items())[:HEADERS_KEPT]}
 
 
 def _decide(project: Project, push: Push, delivery: Delivery, decision: Decision) -> None:

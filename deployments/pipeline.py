@@ -153,8 +153,8 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
         logger.exception("%s could not be taken back", held.deployment)
         failure = _as_bug(error)
     if failure is None:
-        _finish(held, end, row=row, outcome="Everything is as it was before.")
         stage.flush()
+        _finish(held, end, row=row, outcome="Everything is as it was before.")
         return
     _log_error(stage, failure)
     stage.flush()

@@ -17,7 +17,7 @@ from projects.models import Project
 def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
     """Verify, store, queue; 202 with what was queued, 200 with the reason why nothing was, 401 to strangers."""
     length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdigit() or int(length) > settings.OCORE_WEBHOOK_MAX_BYTES:
+    if not length.isdecimal() or len(length) > 18 or int(length) > settings.OCORE_WEBHOOK_MAX_BYTES:
         return _answer(413, f"A delivery may have {settings.OCORE_WEBHOOK_MAX_BYTES} bytes at most.")
     try:
         body = request.body

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.text import capfirst
 
 from ocore import forms
 from ocore.secrets import decrypt, encrypt
@@ -23,7 +24,7 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
         return self.get_prep_value(self.value_from_object(obj)) or ""
 
     def formfield(self, **kwargs: Any) -> Any:
-        return forms.SecretField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+        return forms.SecretField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
 
 
 class EncryptedMappingField(models.TextField):  # type: ignore[type-arg]
@@ -42,7 +43,7 @@ class EncryptedMappingField(models.TextField):  # type: ignore[type-arg]
         return self.get_prep_value(self.value_from_object(obj)) or ""
 
     def formfield(self, **kwargs: Any) -> Any:
-        return forms.SecretMappingField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+        return forms.SecretMappingField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
 
 
 class MemoryField(models.BigIntegerField):  # type: ignore[type-arg]
@@ -50,7 +51,7 @@ class MemoryField(models.BigIntegerField):  # type: ignore[type-arg]
 
     def formfield(self, **kwargs: Any) -> Any:
         return forms.MemoryField(
-            **{"required": not self.blank, "label": self.verbose_name, "help_text": self.help_text}
+            **{"required": not self.blank, "label": capfirst(self.verbose_name), "help_text": self.help_text}
         )
 
 
@@ -58,7 +59,7 @@ class NameListField(models.JSONField):
     """A list of names; people type them separated by spaces or commas."""
 
     def formfield(self, **kwargs: Any) -> Any:
-        return forms.NameListField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+        return forms.NameListField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
 
     def validate(self, value: Any, model_instance: Any) -> None:
         super().validate(value, model_instance)
@@ -70,7 +71,7 @@ class MappingField(models.JSONField):
     """Names to values; people type a `name = value` line each."""
 
     def formfield(self, **kwargs: Any) -> Any:
-        return forms.MappingField(**{"required": False, "label": self.verbose_name, "help_text": self.help_text})
+        return forms.MappingField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
 
     def validate(self, value: Any, model_instance: Any) -> None:
         super().validate(value, model_instance)

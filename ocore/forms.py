@@ -101,10 +101,8 @@ class SecretField(forms.CharField):
         return KEPT if value else value
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        return KEPT if data else data
-
-    def clean(self, value: Any) -> Any:
-        return super().clean(value)
+        """What was typed is never sent back; `KeepsSecrets` says so when the form is shown again."""
+        return KEPT if data and initial else ""
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         return data != KEPT if initial else bool(data)
@@ -119,7 +117,8 @@ class SecretMappingField(MappingField):
         return value
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        return data
+        """Names come back, typed values don't."""
+        return "\n".join(re.sub(r"=.*", f"= {KEPT}", line.strip()) for line in (data or "").splitlines())
 
 
 class KeepsSecrets(forms.ModelForm):  # type: ignore[type-arg]
@@ -134,6 +133,17 @@ class KeepsSecrets(forms.ModelForm):  # type: ignore[type-arg]
                 except ValidationError as error:
                     self.add_error(name, error)
         return cleaned
+
+    def full_clean(self) -> None:
+        super().full_clean()
+        if not self.is_bound or not self.errors:
+            return
+        for name, form_field in self.fields.items():
+            if isinstance(form_field, SecretField | SecretMappingField) and name not in self.errors:
+                data = self[name].data or ""
+                typed = any(line and not line.endswith(KEPT) for line in map(str.strip, data.splitlines()))
+                if typed and form_field.has_changed(self.get_initial_for_field(form_field, name), data):
+                    self.add_error(name, "Something else has to be corrected first. Type the secret once more.")
 
     @staticmethod
     def _kept(value: Any, before: Any) -> Any:
