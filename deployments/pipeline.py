@@ -30,6 +30,9 @@ STEPS: dict[StepKind, ModuleType] = {
 }
 BUG_ADVICE = "This is a defect of oCore, not of your repository. The traceback is in the step's log; please report it."
 
+UNFINISHED_ADVICE = "oCore goes on trying. If this stays, what the message names needs a person."
+LOST = ExpectedError("The worker was lost.", advice="What had been changed was put back. Deploy again.")
+
 
 def run(pk: int) -> Deployment:
     """Bring a queued deployment to a final status. Raises `Busy` if it isn't this caller's to run."""
@@ -40,9 +43,9 @@ def run(pk: int) -> Deployment:
         except Lost:
             logger.warning("%s was taken over by another worker", held.deployment)
         except ExpectedError as error:
-            _take_back(held, error)
+            _settle(held, error)
         except Exception as error:
-            _take_back(held, _as_bug(error))
+            _settle(held, _as_bug(error))
             raise
     return _reload(held)
 
@@ -51,18 +54,27 @@ def recover(pk: int) -> Deployment:
     """Finish what a dead worker left: complete it past the point of no return, take it back before. Raises `Busy`."""
     with Run(take_over(pk)) as held:
         deployment = held.deployment
-        logger.warning("%s lost its worker; taking over", deployment)
+        logger.warning("%s is held by nobody; taking over", deployment)
         try:
             if deployment.switched_at:
                 _perform(held, StepKind.COMPLETE)
             else:
-                _take_back(
-                    held,
-                    ExpectedError("The worker was lost.", advice="What had been changed was put back. Deploy again."),
-                )
+                _take_back(held, LOST)
         except Lost:
             logger.warning("%s was taken over by another worker", deployment)
+        except ExpectedError as error:
+            _settle(held, error)
     return _reload(held)
+
+
+def _settle(held: Run, error: ExpectedError) -> None:
+    """Before the point of no return: take back. Past it the new version is live and has writes that nothing may undo;
+    without a heartbeat the reconciler soon tries to complete it again."""
+    if Deployment.objects.filter(pk=held.deployment.pk, switched_at=None).exists():
+        _take_back(held, error)
+        return
+    logger.error("%s is live, but could not be completed: %s", held.deployment, error)
+    held.save(error=f"Live, but not complete yet: {error.message}", detail=error.detail, advice=UNFINISHED_ADVICE)
 
 
 def _reload(held: Run) -> Deployment:
@@ -173,6 +185,7 @@ def _finish(held: Run, status: Status, *, row: Step | None = None, outcome: str 
         if row is not None:
             _close(row, StepStatus.FAILED if status == Status.ROLLBACK_FAILED else StepStatus.SUCCEEDED, outcome)
         held.deployment.move(status, token=held.token, finished_at=timezone.now())
+    logger.info("%s: %s after %.1f s", held.deployment, status, held.deployment.seconds or 0)
 
 
 def _status(deployment: Deployment) -> str:

@@ -1,4 +1,4 @@
-"""The reconciler: what the rows say should be happening, and isn't, is taken up again. Run by the clock and at start."""
+"""The reconciler, run by the clock: what the rows say should be happening, and isn't, is taken up again."""
 
 import logging
 

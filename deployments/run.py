@@ -1,11 +1,13 @@
 """One worker's hold on one deployment: its fence, its heartbeat, and what the steps need."""
 
+import logging
 import threading
 import time
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from deployments.configuration import Frozen, freeze, thaw
@@ -17,6 +19,8 @@ from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
 from projects.models import Environment
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
 STALE = timedelta(seconds=30)
@@ -45,12 +49,16 @@ class Run:
         self.token = deployment.token
         self.environment: Environment = deployment.environment
         self.runtime: Runtime = runtime_for(self.environment.server)
-        self.config: Frozen = thaw(deployment) if deployment.configuration else freeze(deployment)
         self.undoing = False
         self._checked = 0.0
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"heartbeat-{deployment.pk}", daemon=True)
+
+    @cached_property
+    def config(self) -> Frozen:
+        """The settings that this deployment uses, frozen by whoever asks first."""
+        return thaw(self.deployment) if self.deployment.configuration else freeze(self.deployment)
 
     def __enter__(self) -> "Run":
         self._heart.start()
@@ -63,7 +71,12 @@ class Run:
     def _beat(self) -> None:
         try:
             while not self._stop.wait(HEARTBEAT_SECONDS):
-                if not self._row().update(heartbeat_at=timezone.now()):
+                try:
+                    held = self._row().update(heartbeat_at=timezone.now())
+                except OperationalError as error:
+                    logger.warning("%s could not write its heartbeat: %s", self.deployment, error)
+                    continue
+                if not held:
                     self._lost.set()
                     return
         finally:

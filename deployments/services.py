@@ -96,7 +96,7 @@ def request_deployment(
 
 
 def enqueue(pk: int) -> None:
-    """Hand a queued deployment to a worker. Without Redis it stays queued: the row is the truth, the clock tries again."""
+    """Hand a queued deployment to a worker. Without Redis it stays queued: the row is the truth; the clock asks again."""
     from deployments import jobs
 
     try:
@@ -155,7 +155,7 @@ class RollbackOffer:
     snapshot: Snapshot | None
     """The data as it was when the target was replaced; None when there is none to go back to."""
     newer_modules: tuple[str, ...]
-    """Modules that the database has in a newer version than the target's addons: Odoo cannot take these back by itself."""
+    """Modules that live in another version than the target's addons have: Odoo cannot take these back by itself."""
 
     @property
     def data_from(self) -> datetime | None:

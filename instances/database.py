@@ -221,7 +221,7 @@ class PostgresCluster:
                 with contextlib.suppress(ExpectedError):
                     self._psql("end the dump", database_scripts.TERMINATE_DUMP, {"token": token})
         _sync_folder(target.parent)
-        log(f"Dumped {database}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s\n")
+        log(f"Dumped {database}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
         return DumpFacts(sha256=digest.hexdigest(), size_bytes=size)
 
     def _container_spec(self, image: str) -> ContainerSpec:

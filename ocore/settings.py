@@ -1,5 +1,6 @@
 """All of oCore's settings, each with a default that runs. `.env.example` documents the environment."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -13,15 +14,20 @@ environ.Env.read_env(BASE_DIR / ".env", overwrite=False)
 
 # Everything that oCore writes on the portal's machine lies below this folder.
 STATE_DIR = Path(env("OCORE_STATE_DIR", default=str(BASE_DIR / "var"))).resolve()
-STATE_DIR.mkdir(parents=True, exist_ok=True)
+STATE_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _kept_secret(name: str, make: Any) -> str:
     """A secret made at first use and kept in the state folder, readable by its owner only."""
     path = STATE_DIR / name
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(make())
+        draft = path.with_name(f"{name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(make())
+        # Of two processes that start at once the first one's stays; a half-written one is never seen.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
     return path.read_text().strip()
 
 
@@ -221,6 +227,7 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["console"], "level": env("OCORE_LOG_LEVEL", default="INFO")},
     "loggers": {
         "django": {"handlers": ["console"], "level": "INFO", "propagate": False},
-        "rq": {"handlers": ["console"], "level": "INFO", "propagate": False},
+        # Its worker tells every job in four lines; ours tell what a deployment did.
+        "rq": {"handlers": ["console"], "level": "WARNING", "propagate": False},
     },
 }

@@ -3,6 +3,7 @@
 From here on nothing restores data by itself: whoever finds this step interrupted runs it again, to its end.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -16,6 +17,8 @@ from deployments.steps.health_check import serving_containers, stays
 from instances import doors
 from instances.models import Instance
 from projects.models import Environment
+
+logger = logging.getLogger(__name__)
 
 EDGE_SECONDS = 10.0
 
@@ -65,7 +68,8 @@ def _look_from_outside(run: Run) -> str:
         if answer.ok:
             return f"Live at {run.environment.url}"
         if time.monotonic() > deadline:
-            return f"Live, but from outside {run.environment.url}{path} answers {answer.status or 'nothing'}: look at the edge."
+            seen = answer.status or "nothing"
+            return f"Live, but from outside {run.environment.url}{path} answers {seen}: look at the edge."
         time.sleep(0.1)
 
 
@@ -79,6 +83,8 @@ def _finish(run: Run) -> None:
     now = timezone.now()
     with transaction.atomic():
         Deployment.objects.filter(environment=run.environment, live=True).exclude(pk=deployment.pk).update(live=False)
-        deployment.move(Status.SUCCEEDED, token=run.token, finished_at=now, live=True, live_at=now)
+        said = {"error": "", "detail": "", "advice": ""}  # of an earlier attempt to complete it
+        deployment.move(Status.SUCCEEDED, token=run.token, finished_at=now, live=True, live_at=now, **said)
         pending: dict[str, Any] = {}
         Environment.objects.filter(pk=run.environment.pk).update(pending=pending)
+    logger.info("%s: %s is live after %.1f s", deployment, deployment.short_commit, deployment.seconds or 0)

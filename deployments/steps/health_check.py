@@ -129,8 +129,9 @@ def _through_the_edge(run: Run) -> float:
         if answer.ok:
             return time.monotonic() - started
         if time.monotonic() - started > EDGE_SECONDS:
+            seen = answer.status or "nothing"
             raise NotHealthy(
-                f"Healthy from inside, but the edge answers {answer.status or 'nothing'} for {run.environment.hostname}.",
+                f"Healthy from inside, but the edge answers {seen} for {run.environment.hostname}.",
                 detail=answer.body,
                 advice="Look at the server's edge: docs/operations.md, “The edge”.",
             )

@@ -22,12 +22,13 @@ from ocore.errors import ExpectedError
 from ocore.forms import format_size
 from projects.models import Environment
 
-# The instant that a database is at, cheap at any size: every row ever inserted moves a sequence, every module change a state.
+# The instant that a database is at, cheap at any size: every row inserted moves a sequence, a module's change its state.
 FINGERPRINT_SQL = """
-SELECT md5(
-  (SELECT COALESCE(string_agg(schemaname || '.' || sequencename || '=' || COALESCE(last_value, 0), ',' ORDER BY schemaname, sequencename), '')
-   FROM pg_sequences)
-  || (SELECT COALESCE(string_agg(name || state || COALESCE(latest_version, ''), ',' ORDER BY name), '') FROM ir_module_module))
+SELECT md5(sequences.all || modules.all) FROM
+  (SELECT COALESCE(string_agg(concat(schemaname, '.', sequencename, '=', last_value), ','
+                              ORDER BY schemaname, sequencename), '') AS all FROM pg_sequences) AS sequences,
+  (SELECT COALESCE(string_agg(concat(name, state, latest_version), ',' ORDER BY name), '') AS all
+   FROM ir_module_module) AS modules
 """
 
 

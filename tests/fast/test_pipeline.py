@@ -13,7 +13,7 @@ from deployments.services import Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Answer, BuildFailed, DatabaseError, Exit, RunFailed, ServerUnreachable
+from instances.runtimes.base import Answer, BuildFailed, DatabaseError, EdgeError, Exit, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
 from tests import factories
@@ -303,7 +303,7 @@ def test_an_unknown_branch_is_named(deploy: Any) -> None:
 
 
 def test_a_repository_without_an_addon_says_so(deploy: Any, remote: GitRemote) -> None:
-    remote.commit("Gone", {name: None for name in addon()} | {"README.md": "empty"})
+    remote.commit("Gone", dict.fromkeys(addon()) | {"README.md": "empty"})
 
     first = deploy()
 
@@ -509,6 +509,26 @@ def test_a_worker_that_died_after_the_switch_is_completed_by_the_next(
     second.refresh_from_db()
     assert second.status == Status.SUCCEEDED, log_of(second)
     assert running(production) == [f"ocore-test-acme-production-main-d{second.pk}"]
+    assert Client(production).write("order")
+
+
+def test_a_completion_that_fails_is_not_taken_back_but_completed_later(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.raised["edge.open"] = EdgeError("The edge does not answer.")
+
+    second = deploy()
+
+    assert second.status == Status.RUNNING
+    assert "The edge does not answer." in second.error
+    faults.raised.clear()
+    _make_stale(second)
+    pipeline.recover(second.pk)
+    second.refresh_from_db()
+    assert second.status == Status.SUCCEEDED
+    assert second.error == ""
     assert Client(production).write("order")
 
 

@@ -102,7 +102,7 @@ def notes_in(environment: Environment, database: str = "") -> set[str]:
 
 
 def only_held(writer: Writer, since: float) -> None:
-    """Of what began since then nothing failed but what waited longer than the edge holds: it got the maintenance page."""
+    """Of what began since then nothing failed but what waited for longer than the edge holds requests."""
     late = [one for one in writer.failed if one.started >= since]
     assert [one for one in late if one.status != 503 or one.seconds < settings.OCORE_HOLD_SECONDS] == []
 
