@@ -1,6 +1,6 @@
 """What RQ runs: a primary key in, nothing out. Everything is in the rows."""
 
-from deployments import dumps, pending, pipeline, probes, recovery, services
+from deployments import control, dumps, pending, pipeline, probes, recovery, removal, services
 from deployments.models import Deployment
 from deployments.states import Status
 
@@ -46,12 +46,8 @@ def probe_environments() -> None:
 
 
 def control_instance(pk: int, verb: str) -> None:
-    from deployments import control
-
     control.carry_out(pk, verb)
 
 
 def remove_environment(pk: int) -> None:
-    from deployments import removal
-
     removal.carry_out(pk)

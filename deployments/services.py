@@ -96,7 +96,7 @@ def request_deployment(
 
 
 def enqueue(pk: int) -> None:
-    """Hand a queued deployment to a worker. Without Redis it stays queued: the row is the truth; the clock asks again."""
+    """Hand a queued deployment to a worker. Without Redis it stays queued until the clock asks again."""
     from deployments import jobs
 
     try:

@@ -1,7 +1,7 @@
 """Doors and reloads of a server's edge exclude each other.
 
-A reload of the edge's configuration fails every request that is being held, so none happens while a door on that server is
-closed, and no door closes during one. Rows say who holds what; the edge itself is told afterwards.
+A reload of the edge's configuration fails every request that is being held, so none happens while a door on that server
+is closed, and no door closes during one. Rows say who holds what; the edge itself is told afterwards.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""An initialised database per Odoo image, so that only the very first environment on a server waits for Odoo's 20 seconds."""
+"""An initialised database per Odoo image: only the very first environment on a server waits for Odoo's 20 seconds."""
 
 import hashlib
 import secrets

@@ -5,14 +5,26 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.forms import Field
 from django.utils.text import capfirst
 
 from ocore import forms
 from ocore.secrets import decrypt, encrypt
 
 
-class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+class OwnForm:
+    """A model field with a form field of ours; the rest of Django's defaults don't apply to it."""
+
+    own_form: type[Field]
+
+    def formfield(self: Any, **_: Any) -> Any:
+        return self.own_form(required=not self.blank, label=capfirst(self.verbose_name), help_text=self.help_text)
+
+
+class EncryptedTextField(OwnForm, models.TextField):  # type: ignore[type-arg]
     """Ciphertext in the database and in dumps, plain text in Python, write-only in forms."""
+
+    own_form = forms.SecretField
 
     def get_prep_value(self, value: Any) -> Any:
         return encrypt(value) if value else value
@@ -23,12 +35,11 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
     def value_to_string(self, obj: models.Model) -> str:
         return self.get_prep_value(self.value_from_object(obj)) or ""
 
-    def formfield(self, **kwargs: Any) -> Any:
-        return forms.SecretField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
 
-
-class EncryptedMappingField(models.TextField):  # type: ignore[type-arg]
+class EncryptedMappingField(OwnForm, models.TextField):  # type: ignore[type-arg]
     """Names in the open, values secret: a mapping kept as one ciphertext. None inherits."""
+
+    own_form = forms.SecretMappingField
 
     def get_prep_value(self, value: Any) -> Any:
         return value if value is None else encrypt(json.dumps(value, sort_keys=True))
@@ -42,24 +53,17 @@ class EncryptedMappingField(models.TextField):  # type: ignore[type-arg]
     def value_to_string(self, obj: models.Model) -> str:
         return self.get_prep_value(self.value_from_object(obj)) or ""
 
-    def formfield(self, **kwargs: Any) -> Any:
-        return forms.SecretMappingField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
 
-
-class MemoryField(models.BigIntegerField):  # type: ignore[type-arg]
+class MemoryField(OwnForm, models.BigIntegerField):  # type: ignore[type-arg]
     """Bytes; people type and read `2 GiB`, `512M`."""
 
-    def formfield(self, **kwargs: Any) -> Any:
-        return forms.MemoryField(
-            **{"required": not self.blank, "label": capfirst(self.verbose_name), "help_text": self.help_text}
-        )
+    own_form = forms.MemoryField
 
 
-class NameListField(models.JSONField):
+class NameListField(OwnForm, models.JSONField):
     """A list of names; people type them separated by spaces or commas."""
 
-    def formfield(self, **kwargs: Any) -> Any:
-        return forms.NameListField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
+    own_form = forms.NameListField
 
     def validate(self, value: Any, model_instance: Any) -> None:
         super().validate(value, model_instance)
@@ -67,11 +71,10 @@ class NameListField(models.JSONField):
             raise ValidationError("A list of names is expected.")
 
 
-class MappingField(models.JSONField):
+class MappingField(OwnForm, models.JSONField):
     """Names to values; people type a `name = value` line each."""
 
-    def formfield(self, **kwargs: Any) -> Any:
-        return forms.MappingField(**{"required": False, "label": capfirst(self.verbose_name), "help_text": self.help_text})
+    own_form = forms.MappingField
 
     def validate(self, value: Any, model_instance: Any) -> None:
         super().validate(value, model_instance)

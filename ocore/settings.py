@@ -177,7 +177,7 @@ OCORE_REGISTRY_TIMEOUT = env.int("OCORE_REGISTRY_TIMEOUT", default=20)
 OCORE_EDGE_HTTP_PORT = env.int("OCORE_EDGE_HTTP_PORT", default=8080)
 OCORE_BASE_DOMAIN = env("OCORE_BASE_DOMAIN", default="localhost")
 # Address on which a server's edge publishes its port.
-OCORE_EDGE_BIND = env("OCORE_EDGE_BIND", default="0.0.0.0")
+OCORE_EDGE_BIND = env("OCORE_EDGE_BIND", default="0.0.0.0")  # noqa: S104 - an edge is there to be reached
 # Folders from which `file://` repositories are accepted; the demo's is the only one by default.
 OCORE_FILE_REPOSITORIES: list[str] = env.list("OCORE_FILE_REPOSITORIES", default=[str(STATE_DIR / "demo")])
 # PEM file of the authorities that pip trusts inside image builds, where a proxy inspects TLS; empty: the image's own.

@@ -191,7 +191,7 @@ def display(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} = {text}" for key, text in sorted(value.items())) or "none"
     if name == "odoo_image" and value == "":
-        return settings.OCORE_ODOO_IMAGE
+        return str(settings.OCORE_ODOO_IMAGE)
     return str(dict(model_field.choices).get(value, value)) if model_field.choices else str(value)
 
 

@@ -236,8 +236,9 @@ class Environment(EnvironmentOverrides):
     def clean(self) -> None:
         super().clean()
         if self.pk:
-            before = Environment.objects.filter(pk=self.pk).values("server_id", "slug", "project_id").get()
-            if self.key and any(before[name] != getattr(self, name) for name in before):
+            before = Environment.objects.get(pk=self.pk)
+            fixed = ("server_id", "slug", "project_id")
+            if self.key and any(getattr(before, name) != getattr(self, name) for name in fixed):
                 raise ValidationError("Project, server and slug of an environment are fixed once it exists.")
 
     def _choose_names(self) -> None:

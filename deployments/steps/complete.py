@@ -83,7 +83,7 @@ def _finish(run: Run) -> None:
     now = timezone.now()
     with transaction.atomic():
         Deployment.objects.filter(environment=run.environment, live=True).exclude(pk=deployment.pk).update(live=False)
-        said = {"error": "", "detail": "", "advice": ""}  # of an earlier attempt to complete it
+        said: dict[str, Any] = {"error": "", "detail": "", "advice": ""}  # of an earlier attempt to complete it
         deployment.move(Status.SUCCEEDED, token=run.token, finished_at=now, live=True, live_at=now, **said)
         pending: dict[str, Any] = {}
         Environment.objects.filter(pk=run.environment.pk).update(pending=pending)

@@ -12,6 +12,8 @@ from deployments.steps.base import Nothing, Refused, UpdateFailed
 from deployments.steps.snapshot import put_back, verify
 from instances import processes, templates
 from instances.odoo import commands, queries, verdict
+from instances.odoo.config import password_hash
+from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Plan
 
 UPDATE_SECONDS = 3 * 3600.0
@@ -72,7 +74,7 @@ def _create_database(stage: Stage) -> None:
 
 
 def _administrator(run: Run) -> str:
-    return queries.set_admin_sql("admin", processes.config.password_hash(run.environment.odoo_admin_password))
+    return queries.set_admin_sql("admin", password_hash(run.environment.odoo_admin_password))
 
 
 def _restore(stage: Stage, snapshot: Snapshot) -> None:
@@ -116,7 +118,7 @@ def _update(stage: Stage, plan: Plan) -> None:
     log = "".join(whole)
     problems = verdict.judge_update(exit.code, log, rows, plan.expected)
     if problems:
-        failure = verdict.explain_failure(log, exit.code)
+        failure = explain_failure(log, exit.code)
         detail = "\n".join([*problems, "", failure.excerpt])
         raise UpdateFailed(failure.what if exit.code else problems[0], detail=detail, advice=failure.advice)
 

@@ -282,7 +282,7 @@ class Databases(Protocol):
 
 
 class Filestores(Protocol):
-    """An environment's volume, mounted as Odoo's data_dir; a filestore in it per database, and snapshots as hard links."""
+    """An environment's volume, Odoo's data_dir: a filestore in it per database, and snapshots as hard links."""
 
     def ensure(self, volume: str, image: str) -> None: ...
 

@@ -63,7 +63,7 @@ class Faults:
 
     def clear(self) -> None:
         for kept in (self.raised, self.exits, self.unhealthy, self.calls):
-            kept.clear()  # type: ignore[attr-defined]
+            kept.clear()
 
 
 FAULTS = Faults()
@@ -438,7 +438,7 @@ class _Edge:
         return ""
 
     def write(self, host: str, text: str) -> bool:
-        """A client's write: accepted (True) when it reached a running Odoo, kept in that Odoo's database and filestore."""
+        """A client's write: accepted (True) when it reached a running Odoo, and kept in that Odoo's database."""
         with self._store.open() as state:
             name = self._serving(state, host, past_the_door=False)
             if not name:
@@ -459,11 +459,11 @@ class SimulatedRuntime:
 
     def __init__(self, spec: ServerSpec) -> None:
         store = _Store(spec.name)
-        self.images = _Images(store)
-        self.containers = _Containers(store)
-        self.databases = _Databases(store)
-        self.filestores = _Filestores(store)
-        self.edge = _Edge(store)
+        self.images: base.Images = _Images(store)
+        self.containers: base.Containers = _Containers(store)
+        self.databases: base.Databases = _Databases(store)
+        self.filestores: base.Filestores = _Filestores(store)
+        self.edge: base.Edge = _Edge(store)
 
     def facts(self) -> base.ServerFacts:
         FAULTS.meet("facts")

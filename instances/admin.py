@@ -1,0 +1,146 @@
+"""Servers with their engine's answer; instances as far as this app knows them (they are registered in
+`deployments.admin`, which can also start and stop them)."""
+
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
+from dataclasses import asdict
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.safestring import SafeString
+
+from instances.models import Instance
+from instances.runtimes import runtime_for
+from instances.runtimes.base import ServerFacts, ServerUnreachable
+from ocore.admin_acts import Act, ActsOnObjects, NoBulkDelete
+from ocore.errors import ExpectedError
+from ocore.show import ago, link, tag
+from projects.admin.overrides import OverridesForm, ShowsOverrides
+from projects.admin.servers import ServerAdmin
+from projects.models import Environment, Server
+
+CHECK_SECONDS = 15.0
+"""A person waits for the page meanwhile."""
+
+STATES: dict[str, tuple[str, str]] = {
+    Instance.State.NEW: ("muted", "○"),
+    Instance.State.CREATING: ("busy", "●"),
+    Instance.State.RUNNING: ("ok", "✓"),
+    Instance.State.STOPPED: ("muted", "■"),
+    Instance.State.RESTARTING: ("busy", "●"),
+    Instance.State.FAILED: ("bad", "✕"),
+}
+
+
+def state_tag(instance: Instance) -> SafeString:
+    tone, icon = STATES[instance.state]
+    return tag(instance.get_state_display(), tone, icon, instance.problem)
+
+
+def ask(server: Server) -> ServerFacts:
+    """What the engine says of itself, within a bound. Raises `ServerUnreachable` and what the driver raises."""
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-check")
+    try:
+        return pool.submit(lambda: runtime_for(server).facts()).result(timeout=CHECK_SECONDS)
+    except TookTooLong as error:
+        raise ServerUnreachable(f"{server} did not answer within {CHECK_SECONDS:.0f} s.") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@admin.register(Server)
+class CheckedServerAdmin(ActsOnObjects, ServerAdmin):
+    change_form_template = "admin/projects/server/change_form.html"
+    acts = [Act("check-now", "projects.change_server")]
+
+    def check_now(self, request: HttpRequest, server: Server) -> HttpResponse | None:
+        try:
+            facts = ask(server)
+        except ExpectedError as error:
+            Server.objects.filter(pk=server.pk).update(problem=error.message)
+            raise
+        Server.objects.filter(pk=server.pk).update(problem="", facts=asdict(facts), seen_at=timezone.now())
+        messages.success(request, f"{server} answers.")
+        return None
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        server = self.get_object(request, object_id)
+        context = {"allowed": self.allowed(request, server)} if server else {}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
+
+class InstanceForm(OverridesForm):
+    parent_field = "environment"
+
+
+class InstanceInlineForm(OverridesForm):
+    parent_field = "environment"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.fields["slug"].disabled = True
+
+
+class InstanceInline(admin.TabularInline):  # type: ignore[type-arg]
+    """The Odoos of an environment; one unless more are wanted."""
+
+    model = Instance
+    form = InstanceInlineForm
+    fields = ["name", "slug", "workers", "state_now"]
+    readonly_fields = ["state_now"]
+    show_change_link = True
+    can_delete = False
+
+    def get_extra(self, request: HttpRequest, obj: Environment | None = None, **kwargs: Any) -> int:
+        return 0 if obj else 1
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Instance]:
+        return super().get_queryset(request).select_related("environment__project", "environment__server")
+
+    @admin.display(description="state")
+    def state_now(self, instance: Instance) -> str:
+        return state_tag(instance) if instance.pk else "–"
+
+
+class InstanceAdmin(ShowsOverrides, NoBulkDelete):
+    form = InstanceForm
+    autocomplete_fields = ["environment"]
+    list_display = ["name", "in_environment", "state_now", "since", "container", "server"]
+    list_filter = ["state", ("environment__project", admin.RelatedOnlyFieldListFilter), "environment__kind"]
+    list_select_related = ["environment__project", "environment__server"]
+    search_fields = ["name", "environment__name", "environment__project__name", "container"]
+    head = [(None, {"fields": ["environment", "name", "slug"]})]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Instance]:
+        return super().get_queryset(request).select_related("environment__project", "environment__server")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fixed = ["environment", "slug"] if obj else []
+        return [*super().get_readonly_fields(request, obj), *fixed]
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
+        return {} if obj else {"slug": ["name"]}
+
+    @admin.display(description="environment", ordering="environment__project__name")
+    def in_environment(self, instance: Instance) -> SafeString:
+        environment = instance.environment
+        return link(reverse("admin:projects_environment_change", args=[environment.pk]), environment)
+
+    @admin.display(description="state", ordering="state")
+    def state_now(self, instance: Instance) -> SafeString:
+        return state_tag(instance)
+
+    @admin.display(description="since", ordering="state_since")
+    def since(self, instance: Instance) -> str:
+        return ago(instance.state_since)
+
+    @admin.display(description="server", ordering="environment__server__name")
+    def server(self, instance: Instance) -> str:
+        return str(instance.environment.server)
