@@ -163,7 +163,9 @@ def _why_nothing(push: Push) -> str:
 
 
 def _decide_branch(project: Project, push: Push, change: RefChange, delivery: Delivery, decision: Decision) -> None:
-    for environment in project.environments.filter(branch=change.name).select_related("project", "server"):
+    rows = project.environments.filter(branch=change.name).select_related("project", "server").order_by("pk")
+    # Locked, so that of two deliveries of one commit at once the second sees what the first has queued.
+    for environment in rows.select_for_update(of=("self",)):
         verdict, reason, deployment = _decide_environment(environment, push, change, delivery)
         entry: dict[str, Any] = {"environment": environment.path, "verdict": verdict, "reason": reason}
         if deployment:

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 HIDDEN = "•••"
 # Linear in what strangers send: nothing before the key word, one run before the “@”.
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_ASSIGNMENT = re.compile(
-    r"(?i)((?:passw(?:or)?d|secret|token|api[_-]?key)[\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&]{3,}\2"
-)
+_ASSIGNMENT = re.compile(r"(?i)((?:passw(?:or)?d|secret|token|api[_-]?key)[\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&]{3,}\2")
 _SECRET_HEADERS = re.compile(r"(?i)(authorization|cookie|token|secret|signature|api-?key)")
 
 

@@ -3,11 +3,13 @@
 import os
 import shlex
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import git
 from django.conf import settings
 from django.db import transaction
 from instances.models import Instance
@@ -16,6 +18,9 @@ from projects.models import Environment, Project, Server
 
 SLUG = "demo"
 ADDON = Path(__file__).parent / "addon"
+DEVELOPER = git.Actor("Demo Developer", "demo@example.com")
+PLAIN = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0"}
+"""For git: nobody's own settings, no questions."""
 
 
 class DemoFailed(ExpectedError):
@@ -67,13 +72,15 @@ def ensure(server: Server) -> Demo:
 
 def push(demo: Demo) -> None:
     """As a developer would; the repository's hook calls the webhook. Pushes again when nothing new is there."""
-    _git(demo.workdir, "commit", "--quiet", "--allow-empty", "-m", "Deploy the demo")
-    _git(demo.workdir, "push", "--quiet", "origin", "main")
+    work = _open(demo.workdir)
+    with _refusals(demo.workdir):
+        work.index.commit("Deploy the demo", author=DEVELOPER, committer=DEVELOPER)
+        work.git.push("--quiet", "origin", "main")
 
 
 def _make_repository(repository: Path) -> None:
-    repository.mkdir(parents=True, exist_ok=True)
-    _git(repository, "init", "--quiet", "--bare", "--initial-branch=main")
+    with _refusals(repository):
+        git.Repo.init(repository, mkdir=True, bare=True, initial_branch="main", env=PLAIN)
 
 
 def _install_hook(repository: Path) -> None:
@@ -87,34 +94,31 @@ def _install_hook(repository: Path) -> None:
     command = shlex.join([sys.executable, str(manage), "announce_push", SLUG])
     hook = repository / "hooks" / "post-receive"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text(
-        f"#!/bin/sh\n# Made by oCore. A git host would call the webhook here; this does.\n{exports}exec {command}\n"
-    )
-    hook.chmod(0o755)
+    hook.touch(mode=0o700)
+    hook.write_text(f"#!/bin/sh\n# Made by oCore. A git host would call the webhook here.\n{exports}exec {command}\n")
+    hook.chmod(0o700)
 
 
 def _make_workdir(repository: Path, workdir: Path) -> None:
     shutil.rmtree(workdir, ignore_errors=True)
-    _git(repository, "clone", "--quiet", "--", str(repository), str(workdir))
-    _git(workdir, "checkout", "--quiet", "-B", "main")
-    if not (workdir / "acme_notes").exists():
-        shutil.copytree(ADDON, workdir, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-        _git(workdir, "add", "--all")
-        _git(workdir, "commit", "--quiet", "-m", "Add the notes addon")
+    with _refusals(workdir):
+        work = git.Repo.clone_from(str(repository), workdir, env=PLAIN)
+        work.git.checkout("-B", "main")
+        if not (workdir / "acme_notes").exists():
+            shutil.copytree(ADDON, workdir, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            work.git.add("--all")
+            work.index.commit("Add the notes addon", author=DEVELOPER, committer=DEVELOPER)
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    identity = {"GIT_AUTHOR_NAME": "Demo Developer", "GIT_AUTHOR_EMAIL": "demo@example.com"}
-    identity |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in identity.items()}
-    plain = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0"}
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env={**os.environ, **identity, **plain},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise DemoFailed(f"git {arguments[0]} failed in {folder}.", detail=done.stderr.strip())
-    return done.stdout
+def _open(folder: Path) -> git.Repo:
+    repository = git.Repo(folder)
+    repository.git.update_environment(**PLAIN)
+    return repository
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except git.GitCommandError as error:
+        raise DemoFailed(f"git refused something in {folder}.", detail=str(error.stderr).strip()) from error

@@ -22,7 +22,7 @@ from ocore.errors import ExpectedError
 from ocore.forms import format_size
 from projects.models import Environment
 
-# The instant that a database is at, cheap at any size: each row inserted moves a sequence, each update a module's version.
+# The instant that a database is at, cheap at any size: a row inserted moves a sequence, an update a module's version.
 FINGERPRINT_SQL = """
 SELECT md5(sequences.all || modules.all) FROM
   (SELECT COALESCE(string_agg(concat(schemaname, '.', sequencename, '=', last_value), ','
