@@ -1,6 +1,7 @@
 """The demo: a project with a local git repository whose pushes deploy through the real webhook endpoint."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -21,6 +22,11 @@ ADDON = Path(__file__).parent / "addon"
 DEVELOPER = git.Actor("Demo Developer", "demo@example.com")
 PLAIN = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0"}
 """For git: nobody's own settings, no questions."""
+_SETTING = re.compile(r"(OCORE|DJANGO)_[A-Z_]+|DATABASE_URL|REDIS_URL")
+_HOOK = """#!/bin/sh
+# Made by oCore at every `make up`. A git host would call the webhook here.
+for name in $(env | sed -nE 's/^((OCORE|DJANGO)_[A-Z_]+|DATABASE_URL|REDIS_URL)=.*/\\1/p'); do unset "$name"; done
+"""
 
 
 class DemoFailed(ExpectedError):
@@ -84,19 +90,18 @@ def _make_repository(repository: Path) -> None:
 
 
 def _install_hook(repository: Path) -> None:
-    """After each push, `announce_push` tells the portal what a git host would tell it."""
+    """After each push, `announce_push` tells the portal what a git host would tell it: with the portal's settings,
+    whatever is in the environment of whoever pushes."""
     manage = Path(settings.BASE_DIR) / "manage.py"
-    variables = {"OCORE_STATE_DIR": str(settings.STATE_DIR)}
-    for name in ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "OCORE_BASE_URL", "OCORE_WEB_BIND"):
-        if os.environ.get(name):
-            variables[name] = os.environ[name]
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    ours = {name: value for name, value in os.environ.items() if _SETTING.fullmatch(name)}
+    ours["OCORE_STATE_DIR"] = str(settings.STATE_DIR)
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(ours.items()))
     command = shlex.join([sys.executable, str(manage), "announce_push", SLUG])
     hook = repository / "hooks" / "post-receive"
     hook.parent.mkdir(exist_ok=True)
     hook.touch(mode=0o700)
-    hook.write_text(f"#!/bin/sh\n# Made by oCore. A git host would call the webhook here.\n{exports}exec {command}\n")
     hook.chmod(0o700)
+    hook.write_text(f"{_HOOK}{exports}exec {command}\n")
 
 
 def _make_workdir(repository: Path, workdir: Path) -> None:
