@@ -1,11 +1,13 @@
-"""Start, stop and restart an instance, outside of a deployment."""
+"""Start, stop, restart and remove an instance, outside of a deployment."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from django.utils import timezone
+from redis.exceptions import RedisError
 
-from deployments import services
+from deployments import queues, services
 from deployments.services import NotPossible
 from instances import doors
 from instances.models import Instance
@@ -14,8 +16,11 @@ from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
+from projects.models import Environment
 
+logger = logging.getLogger(__name__)
 READY_SECONDS = 120.0
+ALONE = "It is the only one that serves its environment. Remove the environment instead."
 State = Instance.State
 
 
@@ -24,8 +29,28 @@ def request(instance: Instance, verb: str) -> None:
     if verb not in VERBS:
         raise NotPossible(f"“{verb}” is not something that can be done to an instance.")
     _require_possible(instance)
+    before, since = State(instance.state), instance.state_since
     instance.become(State.RESTARTING, timezone.now())
-    services.enqueue_control(instance.pk, verb)
+    try:
+        queues.enqueue_control(instance.pk, verb)
+    except RedisError as error:
+        instance.become(before, timezone.now(), state_since=since)
+        raise NotPossible(
+            f"{instance} was left as it is: Redis does not answer.", advice="Check the portal's Redis, then try again."
+        ) from error
+
+
+def removal_refusal(instance: Instance) -> str:
+    """Why it may not be removed from its environment now; empty when it may."""
+    if not instance.container:
+        return ""
+    if services.underway(instance.environment):
+        return "A deployment of its environment is underway. Wait for its end."
+    if _alone(instance):
+        return ALONE
+    if instance.environment.kind == Environment.Kind.PRODUCTION and instance.state != State.STOPPED:
+        return "It is of production, and it is not stopped. Stop it first."
+    return ""
 
 
 def _require_possible(instance: Instance) -> None:
@@ -38,7 +63,9 @@ def _require_possible(instance: Instance) -> None:
 
 def carry_out(pk: int, verb: str) -> None:
     """In a worker. What went wrong is kept on the instance's row, and shown."""
-    instance = Instance.objects.select_related("environment__server", "environment__project").get(pk=pk)
+    instance = Instance.objects.select_related("environment__server", "environment__project").filter(pk=pk).first()
+    if instance is None:
+        return
     runtime = runtime_for(instance.environment.server)
     try:
         _require_possible(instance)
@@ -54,6 +81,21 @@ def _stop(instance: Instance, runtime: Runtime) -> None:
     doors.drain(instance.environment, runtime)
     runtime.containers.stop(instance.container, STOP_SECONDS)
     instance.become(State.STOPPED, timezone.now())
+
+
+def _alone(instance: Instance) -> bool:
+    return not instance.environment.instances.exclude(pk=instance.pk).exclude(container="").exists()
+
+
+def _remove(instance: Instance, runtime: Runtime) -> None:
+    """Its container, its place behind the edge, its row. Database and filestore are its environment's and stay."""
+    if _alone(instance):
+        raise NotPossible(f"{instance} was not removed. {ALONE}")
+    server = instance.environment.server
+    doors.drain(instance.environment, runtime)
+    runtime.containers.remove(instance.container)
+    instance.delete()
+    doors.ensure_routes(server, runtime, logger.info)
 
 
 def _start(instance: Instance, runtime: Runtime) -> None:
@@ -89,4 +131,9 @@ def _wait(instance: Instance, runtime: Runtime) -> None:
         pause = min(pause * 1.5, 2.0)
 
 
-VERBS: dict[str, Callable[[Instance, Runtime], None]] = {"start": _start, "stop": _stop, "restart": _restart}
+VERBS: dict[str, Callable[[Instance, Runtime], None]] = {
+    "start": _start,
+    "stop": _stop,
+    "restart": _restart,
+    "remove": _remove,
+}

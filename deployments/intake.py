@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from deployments import services
+from deployments import queues, services
 from deployments.models import Delivery, Deployment
 from deployments.services import NotPossible, Who
 from deployments.states import Trigger
@@ -179,7 +179,7 @@ def _decide_environment(
 ) -> tuple[Verdict, str, Deployment | None]:
     auto = resolve(environment, "auto_deploy")
     if not auto.value:
-        transaction.on_commit(lambda: services.enqueue_pending(environment.pk))
+        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
         return (
             Verdict.IGNORED,
             f"Auto-deploy of {environment.path} is off (from {auto.origin}); the commits are shown as pending.",

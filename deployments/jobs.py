@@ -1,6 +1,6 @@
 """What RQ runs: a primary key in, nothing out. Everything is in the rows."""
 
-from deployments import control, dumps, pending, pipeline, probes, recovery, removal, services
+from deployments import control, dumps, pending, pipeline, probes, queues, recovery, removal, services
 from deployments.models import Deployment
 from deployments.states import Status
 
@@ -15,7 +15,7 @@ def run_deployment(pk: int) -> None:
     finally:
         services.enqueue_next(environment)
     if deployment.status == Status.SUCCEEDED:
-        services.enqueue_dump(pk)
+        queues.enqueue_dump(pk)
 
 
 def recover_deployment(pk: int) -> None:

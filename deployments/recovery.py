@@ -4,7 +4,7 @@ import logging
 
 from django.utils import timezone
 
-from deployments import services
+from deployments import queues
 from deployments.models import Deployment
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 def reconcile() -> None:
     """Idempotent: whoever takes a job finds it done, or held by somebody else, and leaves it."""
     for pk in abandoned():
-        services.enqueue_recovery(pk)
-    handed_over = services.handed_over()
+        queues.enqueue_recovery(pk)
+    handed_over = queues.waiting_deployments()
     for pk in waiting():
         if pk not in handed_over:
-            services.enqueue(pk)
+            queues.enqueue_deployment(pk)
 
 
 def abandoned() -> list[int]:

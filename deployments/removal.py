@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from deployments import services
+from deployments import queues, services
 from deployments.models import Deployment, Snapshot
 from deployments.services import NotPossible
 from deployments.states import ACTIVE, Status
@@ -68,7 +68,7 @@ def request(environment: Environment, who: services.Who) -> None:
         raise NotPossible(f"{environment} cannot be removed now. {why_not}")
     logger.warning("%s is being removed, on behalf of %s", environment, who.name)
     Environment.objects.filter(pk=environment.pk).update(removing_since=timezone.now(), removal_problem="")
-    transaction.on_commit(lambda: services.enqueue_removal(environment.pk))
+    transaction.on_commit(lambda: queues.enqueue_removal(environment.pk))
 
 
 def carry_out(pk: int) -> None:

@@ -15,6 +15,7 @@ from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
 from instances.models import Instance
+from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
@@ -50,6 +51,7 @@ class Run:
         self.environment: Environment = deployment.environment
         self.runtime: Runtime = runtime_for(self.environment.server)
         self.undoing = False
+        self.plan: Plan | None = None
         self._checked = 0.0
         self._stop = threading.Event()
         self._lost = threading.Event()

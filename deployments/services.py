@@ -4,13 +4,12 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 
-import django_rq
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
-from redis.exceptions import RedisError
 
+from deployments import queues
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
 from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
 from instances.models import Instance
@@ -19,7 +18,6 @@ from projects import validators
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
-JOB_PREFIX = "deployment-"
 
 
 class NotPossible(ExpectedError):
@@ -91,35 +89,15 @@ def request_deployment(
         )
         if queued:
             Deployment.objects.filter(pk=queued.pk).update(superseded_by=deployment)
-        transaction.on_commit(lambda: enqueue(deployment.pk))
+        transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk))
     return deployment
-
-
-def enqueue(pk: int) -> None:
-    """Hand a queued deployment to a worker. Without Redis it stays queued until the clock asks again."""
-    from deployments import jobs
-
-    try:
-        django_rq.get_queue("deployments").enqueue(jobs.run_deployment, pk, job_id=f"{JOB_PREFIX}{pk}")
-    except RedisError as error:
-        logger.error("Deployment #%s stays queued, Redis does not answer: %s", pk, error)
-
-
-def handed_over() -> set[int]:
-    """Deployments whose job waits in Redis; none when Redis doesn't answer."""
-    try:
-        waiting = django_rq.get_queue("deployments").job_ids
-    except RedisError as error:
-        logger.error("Redis does not answer: %s", error)
-        return set()
-    return {int(job.removeprefix(JOB_PREFIX)) for job in waiting if job.startswith(JOB_PREFIX)}
 
 
 def enqueue_next(environment_id: int) -> None:
     """After a deployment has ended: the one that waited for it."""
     queued = Deployment.objects.filter(environment=environment_id, status=Status.QUEUED).first()
     if queued:
-        enqueue(queued.pk)
+        queues.enqueue_deployment(queued.pk)
 
 
 def cancel(deployment: Deployment, who: Who) -> None:
@@ -226,35 +204,3 @@ def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
 
 def underway(environment: Environment) -> Deployment | None:
     return Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()
-
-
-def _hand_over(queue: str, job: str, pk: int) -> None:
-    """Chores that may get lost with Redis: the clock or a person asks again."""
-    from deployments import jobs
-
-    try:
-        django_rq.get_queue(queue).enqueue(getattr(jobs, job), pk)
-    except RedisError as error:
-        logger.error("%s of %s was not queued, Redis does not answer: %s", job, pk, error)
-
-
-def enqueue_recovery(pk: int) -> None:
-    _hand_over("deployments", "recover_deployment", pk)
-
-
-def enqueue_dump(pk: int) -> None:
-    _hand_over("slow", "dump_snapshots", pk)
-
-
-def enqueue_pending(pk: int) -> None:
-    _hand_over("chores", "refresh_pending", pk)
-
-
-def enqueue_control(pk: int, verb: str) -> None:
-    from deployments import jobs
-
-    django_rq.get_queue("chores").enqueue(jobs.control_instance, pk, verb)
-
-
-def enqueue_removal(pk: int) -> None:
-    _hand_over("slow", "remove_environment", pk)

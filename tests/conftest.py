@@ -52,7 +52,8 @@ class Queue:
         self._jobs = jobs
 
     def enqueue(self, function: Any, *arguments: Any, job_id: str = "") -> None:
-        self._jobs.append((function.__name__, arguments))
+        name = function if isinstance(function, str) else function.__name__
+        self._jobs.append((name.rpartition(".")[2], arguments))
 
     @property
     def job_ids(self) -> list[str]:

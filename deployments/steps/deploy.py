@@ -35,7 +35,7 @@ def perform(stage: Stage) -> str:
         _restore(stage, run.deployment.restores)
     if plan.changes_database:
         _update(stage, plan)
-    if plan.stored != _stored(run):
+    if plan.changes_database or plan.stored != _stored(run):
         stage.intend(database=True)
         run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
     _start(stage)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from deployments.configuration import thaw
 from deployments.models import Deployment
 from deployments.run import Run
 from deployments.steps.base import Refused
@@ -11,6 +12,7 @@ from instances import templates
 from instances.odoo import plan as odoo_plan
 from instances.odoo import queries
 from instances.odoo.plan import Plan
+from instances.odoo.versions import series
 from projects.inheritance import Strategy
 
 
@@ -18,8 +20,23 @@ class ModulesMissing(Refused):
     default_advice = "Uninstall them in Odoo first, or bring them back into the repository; then deploy again."
 
 
+class OtherVersion(Refused):
+    default_advice = (
+        "Make a new environment for the new version and bring the data there with Odoo's own upgrade; "
+        "or set the version back."
+    )
+
+
 def plan(run: Run) -> Plan:
-    """Raises `ModulesMissing`, and what `plan_update` raises: nothing has been touched then."""
+    """Decided once in a run, before the door closes: what is decided later is waited for by clients."""
+    if run.plan is None:
+        run.plan = _plan(run)
+    return run.plan
+
+
+def _plan(run: Run) -> Plan:
+    """Raises `ModulesMissing`, `OtherVersion` and what `plan_update` raises: nothing has been touched then."""
+    _refuse_other_version(run)
     database = _database(run)
     rows = queries.module_rows(run.runtime.databases.query(database, queries.MODULE_ROWS_SQL))
     stored = queries.read_stored(run.runtime.databases.query(database, queries.READ_CHECKSUMS_SQL))
@@ -38,6 +55,16 @@ def plan(run: Run) -> Plan:
             "Odoo would not start with them missing. Nothing was changed."
         )
     return found
+
+
+def _refuse_other_version(run: Run) -> None:
+    """Another Odoo series cannot read this database; only the one that it belongs to may be put on it."""
+    if run.live is None or run.deployment.restores:
+        return
+    then = thaw(run.live).environment["odoo_version"]
+    now = run.config.environment["odoo_version"]
+    if series(then).name != series(now).name:
+        raise OtherVersion(f"{run.environment} has a database of Odoo {then}; Odoo {now} cannot run on it.")
 
 
 def _database(run: Run) -> str:

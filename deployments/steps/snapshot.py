@@ -24,7 +24,7 @@ from projects.models import Environment
 
 # The instant that a database is at, cheap at any size: a row inserted moves a sequence, an update a module's version.
 FINGERPRINT_SQL = """
-SELECT md5(sequences.all || modules.all) FROM
+SELECT md5(sequences.all || modules.all), pg_database_size(current_database()) FROM
   (SELECT COALESCE(string_agg(concat(schemaname, '.', sequencename, '=', last_value), ','
                               ORDER BY schemaname, sequencename), '') AS all FROM pg_sequences) AS sequences,
   (SELECT COALESCE(string_agg(concat(name, state, latest_version), ',' ORDER BY name), '') AS all
@@ -101,7 +101,7 @@ def _take(run: Run, snapshot: Snapshot) -> None:
         filestore = pool.submit(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
         clone = pool.submit(runtime.databases.clone, environment.database, snapshot.database)
         clone.result()
-        fingerprint = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0][0]
+        fingerprint, size = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0]
         files = filestore.result()
     configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()
     snapshot.checksums = {
@@ -109,7 +109,7 @@ def _take(run: Run, snapshot: Snapshot) -> None:
         "filestore": {"files": files.files, "size_bytes": files.size_bytes, "sha256": files.sha256},
         "configuration": hashlib.sha256(configuration).hexdigest(),
     }
-    snapshot.size_bytes = runtime.databases.size(snapshot.database) + files.size_bytes
+    snapshot.size_bytes = int(size) + files.size_bytes
     snapshot.state = Snapshot.State.READY
     snapshot.save(update_fields=["checksums", "size_bytes", "state"])
 

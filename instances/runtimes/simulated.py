@@ -330,7 +330,7 @@ class _Databases:
             return [[key] for key, _ in pairs]
         if sql.startswith("UPDATE res_users"):
             return [["2"]]
-        return [[_digest([content["modules"], content["rows"], content["sequence"]])]]
+        return [[_digest([content["modules"], content["rows"], content["sequence"]]), "1048576"]]
 
     def dump(self, database: str, target: Path, log: Log) -> base.DumpFacts:
         FAULTS.meet("databases.dump", database)

@@ -271,6 +271,22 @@ def test_a_module_missing_from_the_repository_is_refused_before_anything_is_touc
     assert not [call for call in faults.calls if call.startswith("edge.close")]
 
 
+def test_another_odoo_version_is_refused_before_anything_is_touched(
+    deploy: Any, production: Environment, faults: Faults
+) -> None:
+    deploy()
+    Environment.objects.filter(pk=production.pk).update(odoo_version="18.0")
+    production.refresh_from_db()
+    faults.calls.clear()
+
+    second = deploy(forced=True)
+
+    assert second.status == Status.FAILED
+    assert "19.0" in second.error
+    assert "18.0" in second.error
+    assert not [call for call in faults.calls if call.startswith("edge.close")]
+
+
 def test_an_unreachable_server_is_said_and_kept_on_its_row(
     deploy: Any, production: Environment, faults: Faults
 ) -> None:

@@ -1,0 +1,23 @@
+"""What a person must know without looking for it."""
+
+from django.db.models import Exists, OuterRef
+
+from deployments.models import Deployment
+from deployments.states import Status
+from projects.models import Server
+
+
+def simulated_servers() -> list[Server]:
+    return list(Server.objects.filter(kind=Server.Kind.SIMULATED))
+
+
+def broken_environments() -> list[Deployment]:
+    """Deployments whose rollback failed, and after which nothing has succeeded in their environment."""
+    later = Deployment.objects.filter(
+        environment=OuterRef("environment"), pk__gt=OuterRef("pk"), status=Status.SUCCEEDED
+    )
+    return list(
+        Deployment.objects.filter(~Exists(later), status=Status.ROLLBACK_FAILED)
+        .select_related("environment__project")
+        .defer("configuration", "addons", "secret_variables", "detail")
+    )
