@@ -63,12 +63,15 @@ def refusal(environment: Environment) -> str:
 
 def request(environment: Environment, who: services.Who) -> None:
     """Raises `NotPossible`."""
-    why_not = refusal(environment)
-    if why_not:
-        raise NotPossible(f"{environment} cannot be removed now. {why_not}")
+    with transaction.atomic():
+        # The row that a request for a deployment locks too: one of the two sees the other.
+        Environment.objects.select_for_update().get(pk=environment.pk)
+        why_not = refusal(environment)
+        if why_not:
+            raise NotPossible(f"{environment} cannot be removed now. {why_not}")
+        Environment.objects.filter(pk=environment.pk).update(removing_since=timezone.now(), removal_problem="")
+        transaction.on_commit(lambda: queues.enqueue_removal(environment.pk))
     logger.warning("%s is being removed, on behalf of %s", environment, who.name)
-    Environment.objects.filter(pk=environment.pk).update(removing_since=timezone.now(), removal_problem="")
-    transaction.on_commit(lambda: queues.enqueue_removal(environment.pk))
 
 
 def carry_out(pk: int) -> None:

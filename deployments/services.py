@@ -53,8 +53,6 @@ def request_deployment(
         except ValidationError as error:
             raise NotPossible(" ".join(error.messages)) from None
     project = environment.project
-    if environment.removing_since:
-        raise NotPossible(f"{environment} is being removed.")
     if not project.repository_url and ref:
         raise NotPossible(
             f"{project} has no git repository, so there is no “{ref}” to deploy.",
@@ -66,7 +64,8 @@ def request_deployment(
         )
     Instance.ensure_first(environment)
     with transaction.atomic():
-        Environment.objects.select_for_update().get(pk=environment.pk)
+        if Environment.objects.select_for_update().get(pk=environment.pk).removing_since:
+            raise NotPossible(f"{environment} is being removed.")
         queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED).first()
         if queued:
             try:

@@ -66,7 +66,9 @@ class Server(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.UniqueConstraint(fields=["endpoint", "edge_port"], name="server_edge_port_unique"),
+            models.UniqueConstraint(
+                fields=["endpoint", "edge_port"], condition=Q(kind="docker"), name="server_edge_port_unique"
+            ),
         ]
 
     def __str__(self) -> str:

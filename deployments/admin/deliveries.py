@@ -1,0 +1,115 @@
+"""Received webhook calls, as they were kept: redacted."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from deployments.admin.badges import deployment_link
+from deployments.models import Delivery
+from ocore.admin_acts import ReadOnly
+from ocore.show import NOTHING, ago, at, duration, link, tag
+
+TONES: dict[str, tuple[str, str]] = {
+    Delivery.Verdict.ACCEPTED: ("ok", "✓"),
+    Delivery.Verdict.IGNORED: ("muted", "–"),
+    Delivery.Verdict.DUPLICATE: ("muted", "»"),
+    Delivery.Verdict.REFUSED: ("bad", "✕"),
+    Delivery.Verdict.UNREADABLE: ("bad", "?"),
+}
+SHOWN_CHARACTERS = 200_000
+
+
+def verdict_tag(delivery: Delivery) -> SafeString:
+    tone, icon = TONES[delivery.verdict]
+    return tag(delivery.get_verdict_display(), tone, icon, delivery.reason)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly):
+    list_display = ["received", "project", "event", "verdict_now", "why", "answer", "remote_address"]
+    list_filter = ["verdict", "event", ("project", admin.RelatedOnlyFieldListFilter)]
+    list_select_related = ["project"]
+    search_fields = ["delivery_id", "event", "reason", "remote_address", "project__name"]
+    date_hierarchy = "received_at"
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    "verdict_now",
+                    "reason",
+                    "project_link",
+                    "event",
+                    "delivery_id",
+                    "exactly",
+                    "remote_address",
+                    "answer",
+                    "caused",
+                ]
+            },
+        ),
+        ("What came", {"fields": ["header_lines", "content"]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        rows = super().get_queryset(request).select_related("project")
+        match = request.resolver_match
+        return rows.defer("body", "headers") if match and match.url_name.endswith("changelist") else rows  # type: ignore[union-attr]
+
+    @admin.display(description="received", ordering="received_at")
+    def received(self, delivery: Delivery) -> str:
+        return ago(delivery.received_at)
+
+    @admin.display(description="received")
+    def exactly(self, delivery: Delivery) -> str:
+        return at(delivery.received_at)
+
+    @admin.display(description="verdict", ordering="verdict")
+    def verdict_now(self, delivery: Delivery) -> SafeString:
+        return verdict_tag(delivery)
+
+    @admin.display(description="reason")
+    def why(self, delivery: Delivery) -> SafeString:
+        return format_html('<span class="oc-subject">{}</span>', delivery.reason)
+
+    @admin.display(description="project")
+    def project_link(self, delivery: Delivery) -> SafeString:
+        return link(reverse("admin:projects_project_change", args=[delivery.project_id]), delivery.project)
+
+    @admin.display(description="answer", ordering="status_code")
+    def answer(self, delivery: Delivery) -> str:
+        return f"{delivery.status_code} in {duration(delivery.seconds)}"
+
+    @admin.display(description="caused")
+    def caused(self, delivery: Delivery) -> SafeString | str:
+        found = {one.pk: one for one in delivery.deployments.select_related("environment__project")}
+        lines = [
+            (
+                one.get("environment", ""),
+                one.get("reason", ""),
+                deployment_link(found[pk]) if (pk := one.get("deployment")) in found else "",
+            )
+            for one in delivery.outcome
+        ]
+        return format_html_join("", "<div>{}: {} {}</div>", lines) or NOTHING
+
+    @admin.display(description="headers")
+    def header_lines(self, delivery: Delivery) -> SafeString:
+        lines = "\n".join(f"{name}: {value}" for name, value in sorted(delivery.headers.items()))
+        return format_html('<pre class="oc-text">{}</pre>', lines)
+
+    @admin.display(description="body")
+    def content(self, delivery: Delivery) -> SafeString | str:
+        if not delivery.body:
+            return "not kept: only verified deliveries are"
+        try:
+            text = json.dumps(json.loads(delivery.body), indent=2, ensure_ascii=False)
+        except ValueError:
+            text = delivery.body
+        cut = "\n…" if len(text) > SHOWN_CHARACTERS else ""
+        return format_html('<pre class="oc-text">{}{}</pre>', text[:SHOWN_CHARACTERS], cut)

@@ -1,0 +1,156 @@
+"""Deployments: rows that only the pipeline writes, shown as they happen."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from deployments import services
+from deployments.admin import live
+from deployments.admin.badges import LARGE, cause_words, commit_words, status_tag
+from deployments.admin.frozen import frozen_tables
+from deployments.admin.who import who
+from deployments.models import Deployment
+from deployments.states import ACTIVE, Status
+from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
+from ocore.show import ago, duration, link, tag
+from projects.admin.projects import kind_tag
+from projects.models import Environment
+
+CANCEL = Act("cancel", "deployments.cancel_deployment")
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(ActsOnObjects, ReadOnly):
+    acts = [CANCEL, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
+    change_list_template = "admin/ocore/live_change_list.html"
+    list_display = ["number", "in_environment", "status_now", "what", "why", "when", "took"]
+    list_display_links = ["number"]
+    list_filter = [
+        "status",
+        "trigger",
+        "live",
+        ("environment__project", admin.RelatedOnlyFieldListFilter),
+        "environment__kind",
+        ("environment__server", admin.RelatedOnlyFieldListFilter),
+    ]
+    search_fields = [
+        "commit",
+        "subject",
+        "ref",
+        "requester",
+        "author",
+        "environment__name",
+        "environment__project__name",
+    ]
+    date_hierarchy = "created_at"
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Deployment]:
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("environment__project", "environment__server", "requested_by", "delivery")
+            .defer(*LARGE)
+        )
+
+    @admin.display(description="#", ordering="pk")
+    def number(self, deployment: Deployment) -> str:
+        return f"#{deployment.pk}"
+
+    @admin.display(description="environment", ordering="environment__project__name")
+    def in_environment(self, deployment: Deployment) -> SafeString:
+        environment = deployment.environment
+        url = reverse("admin:projects_environment_change", args=[environment.pk])
+        return format_html("{} {}", link(url, environment), kind_tag(environment))
+
+    @admin.display(description="status", ordering="status")
+    def status_now(self, deployment: Deployment) -> SafeString:
+        mark = SafeString(' data-active=""') if deployment.status in ACTIVE else ""
+        now = tag("Live", "live", "▲") if deployment.live else ""
+        return format_html("<div{}>{} {}</div>", mark, status_tag(deployment), now)
+
+    @admin.display(description="commit", ordering="commit")
+    def what(self, deployment: Deployment) -> SafeString:
+        ref = f"from {deployment.ref}" if deployment.ref and deployment.ref != deployment.commit else ""
+        return format_html('{}<div class="oc-quiet">{}</div>', commit_words(deployment), ref)
+
+    @admin.display(description="why", ordering="requester")
+    def why(self, deployment: Deployment) -> str:
+        return cause_words(deployment)
+
+    @admin.display(description="when", ordering="created_at")
+    def when(self, deployment: Deployment) -> str:
+        return ago(deployment.created_at)
+
+    @admin.display(description="took")
+    def took(self, deployment: Deployment) -> str:
+        return duration(deployment.seconds)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        deployment: Any = self.get_object(request, object_id)
+        if not self.has_view_permission(request, deployment):
+            raise PermissionDenied
+        if deployment is None or request.method != "GET":
+            return super().change_view(request, object_id, form_url, extra_context)
+        context = self._context(request, deployment)
+        context |= live.first_look(deployment) | {
+            "frozen": frozen_tables(deployment),
+            "addons": sorted(deployment.addons.items()),
+            "supersedes": deployment.supersedes.first(),
+            "rollbacks": deployment.rollbacks.all(),
+            "snapshots": deployment.snapshots.all(),
+        }
+        return TemplateResponse(request, "admin/deployments/deployment/detail.html", context)
+
+    def _context(self, request: HttpRequest, deployment: Deployment) -> dict[str, Any]:
+        """Of the page and of its parts that change."""
+        environment: Environment = deployment.environment
+        can = request.user.has_perm
+        sees_environment = can("projects.view_environment") or can("projects.change_environment")
+        went_live = deployment.status == Status.SUCCEEDED and not deployment.live
+        failed = deployment.final and deployment.status != Status.SUCCEEDED
+        return self.page(
+            request,
+            deployment,
+            f"{environment} #{deployment.pk}",
+            deployment=deployment,
+            environment=environment,
+            stops=live.stops(deployment),
+            may_cancel=self.may(request, CANCEL, deployment)
+            and deployment.status in (Status.QUEUED, Status.RUNNING)
+            and not deployment.switched_at,
+            may_roll_back=went_live and sees_environment and can("deployments.roll_back_environment"),
+            may_deploy_again=failed and sees_environment and can("deployments.deploy_environment"),
+            again=deployment.commit or deployment.ref if environment.project.repository_url else "",
+        )
+
+    def cancel(self, request: HttpRequest, deployment: Deployment) -> HttpResponse:
+        services.cancel(deployment, who(request))
+        self.log_change(request, deployment, "Cancelled.")
+        if deployment.status == Status.CANCELLED:
+            messages.success(request, f"{deployment} is cancelled.")
+        else:
+            messages.success(request, f"{deployment} is being cancelled; what it changed is put back first.")
+        return HttpResponseRedirect(deployment.get_absolute_url())
+
+    def live(self, request: HttpRequest, deployment: Deployment) -> JsonResponse:
+        """Polled by the page: `?after=` is the last log chunk that it has."""
+        after = request.GET.get("after", "0")
+        offset = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else 0
+        content = live.news(request, deployment, offset, self._context(request, deployment))
+        return JsonResponse(content, headers={"Cache-Control": "no-store"})
+
+    def log(self, request: HttpRequest, deployment: Deployment) -> StreamingHttpResponse:
+        response = StreamingHttpResponse(live.whole_text(deployment), content_type="text/plain; charset=utf-8")
+        name = f"{deployment.environment.key}-{deployment.pk}.log"
+        response.headers["Content-Disposition"] = f'inline; filename="{name}"'
+        return response

@@ -1,0 +1,79 @@
+"""Projects, with their webhook: its address, its secret on demand, what came through it."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from deployments.models import Delivery
+from instances.models import Instance
+from ocore.admin_acts import Act, ActsOnObjects
+from ocore.show import exact
+from projects.admin.environments import tell_peculiarities
+from projects.admin.projects import ProjectAdmin
+from projects.models import Environment, Project
+
+LAST_DELIVERIES = 5
+
+
+@admin.register(Project)
+class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
+    change_form_template = "admin/projects/project/change_form.html"
+    acts = [
+        Act("webhook-secret", "projects.view_webhook_secret"),
+        Act("rotate-webhook-secret", "projects.rotate_webhook_secret"),
+    ]
+
+    def webhook_secret(self, request: HttpRequest, project: Project) -> HttpResponse:
+        self.log_change(request, project, "Webhook secret shown.")
+        context = self.page(
+            request,
+            project,
+            "Webhook secret",
+            secret_name="Secret",  # noqa: S106 - a label
+            secret=project.webhook_secret,
+            explanation="Paste it as the webhook's secret at the git host. Whoever has it can deploy this project.",
+        )
+        response = TemplateResponse(request, "admin/ocore/secret.html", context)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def rotate_webhook_secret(self, request: HttpRequest, project: Project) -> None:
+        project.rotate_webhook_secret()
+        self.log_change(request, project, "New webhook secret made.")
+        until = project.previous_webhook_secret_until
+        messages.success(
+            request,
+            "There is a new webhook secret. Paste it at the git host; the old one is accepted "
+            f"until {exact(until) if until else 'then'}.",
+        )
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        project: Any = self.get_object(request, object_id)
+        context = self._card(request, project) if project else {}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
+    def _card(self, request: HttpRequest, project: Project) -> dict[str, Any]:
+        deliveries = Delivery.objects.filter(project=project).select_related("project").defer("body", "headers")
+        return {
+            "project": project,
+            "webhook_url": f"{settings.OCORE_BASE_URL}{project.webhook_path}",
+            "status_url": f"{settings.OCORE_BASE_URL}{reverse('status', args=[project.status_token])}",
+            "deliveries": list(deliveries[:LAST_DELIVERIES]),
+            "grace_hours": settings.OCORE_SECRET_GRACE_SECONDS / 3600,
+            "previous_accepted": len(project.webhook_secrets) > 1,
+            "allowed": self.allowed(request, project),
+        }
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        super().save_formset(request, form, formset, change)
+        if formset.model is Environment:
+            touched = [*formset.new_objects, *(row for row, _ in formset.changed_objects)]
+            for environment in touched:
+                Instance.ensure_first(environment)
+                tell_peculiarities(request, environment)

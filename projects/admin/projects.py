@@ -1,0 +1,124 @@
+"""Projects: their repository, and the defaults of their environments."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import escape, format_html_join
+from django.utils.safestring import SafeString
+
+from ocore.admin_acts import NoBulkDelete
+from ocore.show import ago, link, tag
+from projects.admin.confirmation import ConfirmsReach
+from projects.admin.overrides import OverridesForm, ShowsOverrides
+from projects.inheritance import SETTINGS
+from projects.models import Environment, Project
+from projects.reach import environments_of, overriders
+
+KIND_TONES = {
+    Environment.Kind.PRODUCTION: "production",
+    Environment.Kind.STAGING: "staging",
+    Environment.Kind.DEVELOPMENT: "development",
+    Environment.Kind.OTHER: "other",
+}
+
+
+def kind_tag(environment: Environment) -> SafeString:
+    kind = Environment.Kind(environment.kind)
+    return tag(kind.label, f"kind-{KIND_TONES[kind]}")
+
+
+class ProjectForm(OverridesForm):
+    empty_label = "oCore's default"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance.pk:
+            return
+        environments = environments_of(self.instance)
+        for name, form_field in self.fields.items():
+            others = overriders(name, environments) if name in SETTINGS else []
+            if others:
+                words = "; ".join(map(str, others))
+                form_field.help_text += f'<br><span class="oc-hint oc-over">Overridden by {escape(words)}</span>'
+
+
+class EnvironmentInlineForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What fixes an environment's names on its server cannot be changed later."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            for name in ("slug", "server"):
+                if name in self.fields:
+                    self.fields[name].disabled = True
+        widget = self.fields["server"].widget if "server" in self.fields else None
+        if isinstance(widget, RelatedFieldWidgetWrapper):
+            widget.can_add_related = widget.can_change_related = False
+            widget.can_view_related = widget.can_delete_related = False
+
+
+class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = Environment
+    form = EnvironmentInlineForm
+    fields = ["name", "slug", "kind", "server", "branch"]
+    prepopulated_fields = {"slug": ["name"]}
+    show_change_link = True
+    can_delete = False
+    extra = 0
+    verbose_name_plural = "environments"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Environment]:
+        return super().get_queryset(request).select_related("project", "server")
+
+
+class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
+    form = ProjectForm
+    list_display = ["name", "environment_tags", "repository", "created"]
+    search_fields = ["name", "slug", "description", "repository_url"]
+    list_filter = ["host", ("environments__server", admin.RelatedOnlyFieldListFilter)]
+    inlines = [EnvironmentInline]
+    head = [
+        (None, {"fields": ["name", "slug", "description"]}),
+        ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host"]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:
+        environments = Environment.objects.select_related("project", "server")
+        return super().get_queryset(request).prefetch_related(Prefetch("environments", environments))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fixed = ["slug"] if obj else []
+        return [*super().get_readonly_fields(request, obj), *fixed]
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
+        return {} if obj else {"slug": ["name"]}
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[Any], list[Any]]:
+        """In few words; its environments must be gone before."""
+        _, _, _, protected = super().get_deleted_objects(objs, request)
+        goes = [
+            [f"Project {project}", "its webhook and the deliveries that came to it", "its status page and its address"]
+            for project in objs
+        ]
+        return goes, {"projects": len(goes)}, set(), protected
+
+    @admin.display(description="environments")
+    def environment_tags(self, project: Project) -> str:
+        rows = [
+            (link(reverse("admin:projects_environment_change", args=[one.pk]), one.name), kind_tag(one))
+            for one in project.environments.all()
+        ]
+        return format_html_join(" ", '<span class="oc-nowrap">{} {}</span>', rows) or "–"
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, project: Project) -> str:
+        return ago(project.created_at)
+
+    @admin.display(description="git repository", ordering="repository_url")
+    def repository(self, project: Project) -> str:
+        return project.repository_url or "none: plain Odoo"
