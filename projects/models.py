@@ -67,7 +67,10 @@ class Server(models.Model):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(
-                fields=["endpoint", "edge_port"], condition=Q(kind="docker"), name="server_edge_port_unique"
+                fields=["endpoint", "edge_port"],
+                condition=Q(kind="docker"),
+                name="server_edge_port_unique",
+                violation_error_message="A server with this endpoint and edge port already exists.",
             ),
         ]
 

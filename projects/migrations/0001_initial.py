@@ -77,7 +77,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['name'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('kind', 'docker')), fields=('endpoint', 'edge_port'), name='server_edge_port_unique')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('kind', 'docker')), fields=('endpoint', 'edge_port'), name='server_edge_port_unique', violation_error_message='A server with this endpoint and edge port already exists.')],
             },
         ),
         migrations.CreateModel(

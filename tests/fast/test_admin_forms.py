@@ -315,7 +315,7 @@ def test_help_texts_are_escaped(root: Client) -> None:
 
 
 def test_two_servers_cannot_have_the_same_edge(root: Client) -> None:
-    factories.server()
+    factories.server(kind=Server.Kind.DOCKER)
     url = reverse("admin:projects_server_add")
     answer = root.post(url, filled(root, url, name="Second", slug="second"))
     assert "already exists" in answer.content.decode()
