@@ -26,7 +26,7 @@ test: lint prepare-tests ## Run all tests, with real Docker, PostgreSQL, Redis, 
 	@$(TEST_ENV) $(VENV)/bin/python -m pytest
 
 test-fast: venv-dev ## Run the tests that need no Docker, Redis or root (under a minute)
-	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast
+	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto
 
 lint: venv-dev ## Check style and types
 	@echo "ruff check" && $(VENV)/bin/ruff check .
