@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.test import override_settings
 
 from deployments import services
 from deployments.models import Deployment, LogChunk, Snapshot
@@ -36,11 +37,10 @@ def files() -> dict[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One state folder for the module, not one for each test."""
-    before = settings.STATE_DIR
-    settings.STATE_DIR = tmp_path_factory.mktemp("state")
-    yield
-    settings.STATE_DIR = before
+    """One state folder for the module, not one for each test; and an edge that holds requests for as long as a busy
+    machine may take, so that not one may fail."""
+    with override_settings(STATE_DIR=tmp_path_factory.mktemp("state"), OCORE_HOLD_SECONDS=150):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +99,6 @@ def notes_in(environment: Environment, database: str = "") -> set[str]:
         database or environment.database, "SELECT title FROM acme_note"
     )
     return {row[0] for row in rows}
-
-
-def only_held(writer: Writer, since: float) -> None:
-    """Of what began since then nothing failed but what waited for longer than the edge holds requests."""
-    late = [one for one in writer.failed if one.started >= since]
-    assert [one for one in late if one.status != 503 or one.seconds < settings.OCORE_HOLD_SECONDS] == []
 
 
 def odoo_containers(environment: Environment) -> dict[str, str]:
@@ -253,7 +247,6 @@ def test_a_push_whose_addon_breaks_at_load_is_taken_back(
 ) -> None:
     before = live(production)
     Environment.objects.filter(pk=production.pk).update(update_policy="none", health_deadline=8)
-    since = time.monotonic()
     remote.commit("Broken import", {VIEWS: files()[VIEWS], "acme_notes/__init__.py": "import not_there\n"})
     production.refresh_from_db()
 
@@ -265,7 +258,7 @@ def test_a_push_whose_addon_breaks_at_load_is_taken_back(
     assert broken.steps.get(kind=StepKind.HEALTH_CHECK).status == "undone" or "Not healthy" in broken.error
     assert "not_there" in broken.detail
     still_serves(production, before, writer)
-    only_held(writer, since)
+    assert writer.failed == []
 
 
 def test_a_push_that_never_gets_healthy_is_taken_back_with_its_failing_answer_shown(
@@ -273,7 +266,6 @@ def test_a_push_that_never_gets_healthy_is_taken_back_with_its_failing_answer_sh
 ) -> None:
     before = live(production)
     Environment.objects.filter(pk=production.pk).update(health_path="/acme_notes/count", health_deadline=8)
-    since = time.monotonic()
     production.refresh_from_db()
     sick = files()[CONTROLLER].replace("        domain = []\n", "        domain = 1 / 0\n")
     remote.commit("Sick", {"acme_notes/__init__.py": files()["acme_notes/__init__.py"], CONTROLLER: sick})
@@ -286,7 +278,7 @@ def test_a_push_that_never_gets_healthy_is_taken_back_with_its_failing_answer_sh
     assert "500" in broken.error
     assert "ZeroDivisionError" in broken.detail
     still_serves(production, before, writer)
-    only_held(writer, since)
+    assert writer.failed == []
 
 
 def test_a_push_that_does_not_build_changes_nothing(
@@ -294,7 +286,6 @@ def test_a_push_that_does_not_build_changes_nothing(
 ) -> None:
     before = live(production)
     remote.commit("No such package", {CONTROLLER: files()[CONTROLLER], "requirements.txt": "./no-such-folder\n"})
-    since = time.monotonic()
 
     broken = deploy()
 
@@ -302,7 +293,7 @@ def test_a_push_that_does_not_build_changes_nothing(
     assert "no-such-folder" in broken.detail
     assert [step.kind for step in broken.steps.all()] == [StepKind.BUILD]
     still_serves(production, before, writer)
-    assert [one for one in writer.failed if one.started >= since] == []
+    assert writer.failed == []
 
 
 def test_a_manifest_that_cannot_be_read_is_named(

@@ -4,20 +4,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import requests
-from django.conf import settings
 
-from instances.runtimes.base import ServerSpec
-from instances.runtimes.docker.client import Engine
-from instances.runtimes.docker.inventory import everything_of, remove_everything
+from tests.real.portal import PASSWORD, Portal, Up, clean, serving
 
 pytestmark = pytest.mark.real
 
@@ -26,90 +21,16 @@ WEB, EDGE = 18101, 18081
 HOST = f"production-demo.localhost:{EDGE}"
 
 
-@dataclass
-class Portal:
-    """A state folder of its own, and `manage.py` run in it."""
-
-    state: Path
-    more: dict[str, str]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        mine = {name: value for name, value in os.environ.items() if not name.startswith(("OCORE_", "DATABASE_"))}
-        return (
-            mine
-            | {
-                "DJANGO_SETTINGS_MODULE": "ocore.settings",
-                "OCORE_STATE_DIR": str(self.state),
-                "OCORE_NAMESPACE": NAMESPACE,
-                "OCORE_WEB_BIND": f"127.0.0.1:{WEB}",
-                "OCORE_BASE_URL": f"http://localhost:{WEB}",
-                "OCORE_EDGE_HTTP_PORT": str(EDGE),
-                "OCORE_EDGE_BIND": "127.0.0.1",
-                "OCORE_ADMIN_PASSWORD": "a password for the tests",
-            }
-            | self.more
-        )
-
-    @property
-    def manage(self) -> list[str]:
-        return [sys.executable, str(settings.BASE_DIR / "manage.py")]
-
-    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self.manage, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def up(self) -> "Up":
-        log = self.state / "up.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [*self.manage, "up"], env=self.environment, stdout=output, stderr=subprocess.STDOUT
-            )
-        return Up(process, log)
-
-
-@dataclass
-class Up:
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def wait_for(self, text: str, seconds: float = 300) -> str:
-        deadline = time.monotonic() + seconds
-        while text not in (said := self.log.read_text()):
-            assert self.process.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.2)
-        return said
-
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=60)
-
-
 @pytest.fixture(scope="module")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    api = Engine(ServerSpec("this machine", namespace=NAMESPACE)).api
-    remove_everything(api, NAMESPACE)
-    made = Portal(tmp_path_factory.mktemp("up"), {})
-    yield made
-    made.run("down")
-    remove_everything(api, NAMESPACE)
-    assert not everything_of(api, NAMESPACE)
+    with clean(Portal(tmp_path_factory.mktemp("up"), NAMESPACE, WEB, EDGE)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def up(portal: Portal) -> Iterator[Up]:
-    started = portal.up()
-    started.wait_for("Serving until Ctrl-C")
-    yield started
-    if started.process.poll() is None:
-        started.interrupt()
+    with serving(portal) as started:
+        yield started
 
 
 def push(portal: Portal, message: str, changes: dict[str, tuple[str, str]]) -> str:
@@ -147,7 +68,7 @@ def test_one_command_brings_a_real_odoo_live_through_the_webhook(portal: Portal,
     assert "git calls the webhook" in said
     assert re.search(r"The portal answered after \d+ s, the demo's Odoo was live after \d+ s", said)
     assert odoo("/web/login").status_code == 200
-    assert "a password for the tests" not in said
+    assert PASSWORD not in said
     assert "by Demo Developer (push)" in portal.run("status", "demo/production").stdout
 
 
@@ -268,7 +189,7 @@ def test_after_down_and_up_everything_serves_again(portal: Portal, up: Up) -> No
 
 
 def test_without_an_engine_it_says_why_and_simulates(tmp_path: Path) -> None:
-    portal = Portal(tmp_path, {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    portal = Portal(tmp_path, NAMESPACE, WEB, EDGE, {"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     up = portal.up()
     try:
         said = up.wait_for("Serving until Ctrl-C", 120)

@@ -60,7 +60,7 @@ class Writer:
         started = time.monotonic()
         try:
             answer = requests.post(
-                f"{self.url}/acme_notes/post", json={"title": title}, headers={"Host": self.host}, timeout=120
+                f"{self.url}/acme_notes/post", json={"title": title}, headers={"Host": self.host}, timeout=180
             )
             status = answer.status_code
         except requests.RequestException:
