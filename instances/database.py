@@ -156,6 +156,10 @@ class PostgresCluster:
         names = {"source": source, "target": target}
         self._verb(f"rename {source} to {target}", database_scripts.RENAME, names)
 
+    def put_back(self, source: str, target: str) -> None:
+        names = {"source": source, "target": target, "aside": f"{target[:50]}__aside"}
+        self._verb(f"put {source} back as {target}", database_scripts.PUT_BACK, names)
+
     def drop(self, database: str) -> None:
         self._verb(f"drop {database}", database_scripts.DROP, {"target": database})
 

@@ -186,6 +186,41 @@ RENAME = f"""{_BEGIN}{_look_up("source")}{_look_up("target")}
 \\echo done
 """
 
+_SWAP = """
+SELECT set_config('ocore.names', json_build_array(:'source', :'target', :'aside')::text, false) AS names \\gset
+SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
+WHERE datname = :'target' AND pid <> pg_backend_pid() \\gset
+DO $$
+DECLARE names json := current_setting('ocore.names')::json;
+BEGIN
+  IF EXISTS (SELECT FROM pg_database WHERE datname = names->>1) THEN
+    EXECUTE format('ALTER DATABASE %I RENAME TO %I', names->>1, names->>2);
+  END IF;
+  EXECUTE format('ALTER DATABASE %I RENAME TO %I', names->>0, names->>1);
+END $$;
+"""
+_DROP_ASIDE = f"""{_look_up("aside")}
+\\if :aside_ours
+DROP DATABASE :"aside" WITH (FORCE);
+\\endif
+"""
+PUT_BACK = f"""{_BEGIN}{_look_up("source")}{_look_up("target")}
+\\if :source_missing
+{_unless("target_ours", "missing")}
+{_DROP_ASIDE}
+\\echo done
+\\quit
+\\endif
+{_when("source_half", "half")}
+{_unless("source_ours", "foreign")}
+{_when("target_foreign", "taken")}
+{_DROP_ASIDE}
+{_alone(_SWAP)}
+{_DROP_ASIDE}
+\\echo done
+"""
+"""Both renames are one transaction: whoever comes late or twice finds that the source is gone, and touches nothing."""
+
 DROP = f"""{_BEGIN}{_look_up("target")}{_when("target_missing", "done")}{_when("target_foreign", "foreign")}
 DROP DATABASE :"target" WITH (FORCE);
 \\echo done

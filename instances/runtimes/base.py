@@ -266,6 +266,10 @@ class Databases(Protocol):
 
     def rename(self, source: str, target: str) -> None: ...
 
+    def put_back(self, source: str, target: str) -> None:
+        """`source` takes the place of `target`, which is dropped. Atomic: nothing is done when `source` is gone already and
+        `target` is there, so that one who comes late or twice destroys nothing."""
+
     def drop(self, database: str) -> None:
         """Gone, whoever is connected. Refuses (`DatabaseError`) what does not carry our label."""
 

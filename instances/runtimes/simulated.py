@@ -291,6 +291,15 @@ class _Databases:
                 raise base.DatabaseError(f"The database {target} exists.")
             databases[target] = databases.pop(source)
 
+    def put_back(self, source: str, target: str) -> None:
+        FAULTS.meet("databases.put_back", source, target)
+        with self._store.open() as state:
+            databases = state["databases"]
+            if source in databases:
+                databases[target] = databases.pop(source)
+            elif target not in databases:
+                raise base.DatabaseError(f"Neither {source} nor {target} exists.")
+
     def drop(self, database: str) -> None:
         FAULTS.meet("databases.drop", database)
         with self._store.open() as state:

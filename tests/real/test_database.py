@@ -173,6 +173,24 @@ def test_whoever_is_connected_is_put_out_even_if_they_come_back_at_once(cluster,
     assert count(cluster, "acme_kept") == "500"
 
 
+def test_a_clone_is_put_back_at_once_and_only_once(cluster, containers, acme):
+    cluster.query(acme, "CREATE TABLE note (title text); INSERT INTO note VALUES ('before')")
+    cluster.clone(acme, "acme__s1")
+    cluster.query(acme, "INSERT INTO note VALUES ('after')")
+    containers.exec(SERVER, ["sh", "-c", "(psql -U postgres -d acme -c 'SELECT pg_sleep(60)' &) ; sleep 0.3"])
+
+    cluster.put_back("acme__s1", acme)
+    assert cluster.query(acme, "SELECT title FROM note") == [["before"]]
+    assert cluster.list().count("acme") == 1
+    assert not {"acme__s1", "acme__aside"} & set(cluster.list())
+
+    cluster.query(acme, "INSERT INTO note VALUES ('written since')")
+    cluster.put_back("acme__s1", acme)
+    assert cluster.query(acme, "SELECT title FROM note") == [["before"], ["written since"]]
+    with pytest.raises(DatabaseError):
+        cluster.put_back("acme__s1", "acme__gone")
+
+
 def test_what_is_not_ours_stays_untouched(cluster, containers, acme):
     superuser(containers, "CREATE DATABASE theirs")
     try:
