@@ -3,6 +3,7 @@
 from django.utils import timezone
 
 from deployments.models import Deployment
+from deployments.states import UNDERWAY
 from instances import doors
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
@@ -14,7 +15,14 @@ from projects.models import Server
 def bring_back(server: Server, log: Log) -> list[str]:
     """Start the server's own containers and every instance that nobody stopped; names of those that were started."""
     live = Deployment.objects.filter(live=True, environment__server=server).values("environment")
-    wanted = Instance.objects.filter(environment__in=live, state=Instance.State.RUNNING).exclude(container="")
+    underway = Deployment.objects.filter(status__in=UNDERWAY).values("environment")
+    wanted = (
+        Instance.objects.filter(environment__in=live, state__in=[Instance.State.RUNNING, Instance.State.FAILED])
+        .exclude(container="")
+        # What is in the middle of something is the reconciler's: an old version must not start on data in between.
+        .exclude(environment__in=underway)
+        .exclude(environment__in=Door.objects.values("environment"))
+    )
     instances = list(wanted.select_related("environment__server", "environment__project"))
     if not instances:
         return []
@@ -33,8 +41,8 @@ def bring_back(server: Server, log: Log) -> list[str]:
             instance.become(Instance.State.FAILED, timezone.now(), problem=error.message)
             log(f"{instance} could not be started: {error.message}")
             continue
+        instance.become(Instance.State.RUNNING, timezone.now(), state_since=timezone.now())
         started.append(str(instance))
     for environment in {instance.environment for instance in instances}:
-        if not Door.objects.filter(environment=environment).exists():
-            runtime.edge.open(environment.key)
+        runtime.edge.open(environment.key)
     return started

@@ -2,24 +2,30 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
+from django.db import transaction
 from django.utils import timezone
 from redis.exceptions import RedisError
 
 from deployments import queues, services
 from deployments.services import NotPossible
 from instances import doors
-from instances.models import Instance
+from instances.models import Door, Instance
 from instances.odoo import readiness
 from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
+from ocore.redaction import redact
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 READY_SECONDS = 120.0
+CLAIM = timedelta(seconds=300)
+"""Longer than any of the verbs takes: draining, stopping and getting ready have limits of their own."""
 ALONE = "It is the only one that serves its environment. Remove the environment instead."
 State = Instance.State
 
@@ -42,10 +48,12 @@ def request(instance: Instance, verb: str) -> None:
 
 def removal_refusal(instance: Instance) -> str:
     """Why it may not be removed from its environment now; empty when it may."""
-    if not instance.container:
-        return ""
     if services.underway(instance.environment):
         return "A deployment of its environment is underway. Wait for its end."
+    if not instance.container:
+        return ""
+    if _runs_the_schedule(instance):
+        return "It runs the scheduled actions of its environment. Remove the others instead, or the environment."
     if _alone(instance):
         return ALONE
     if instance.environment.kind == Environment.Kind.PRODUCTION and instance.state != State.STOPPED:
@@ -56,9 +64,65 @@ def removal_refusal(instance: Instance) -> str:
 def _require_possible(instance: Instance) -> None:
     if not instance.container:
         raise NotPossible(f"{instance} has not been deployed yet.", advice="Deploy its environment first.")
-    at_work = services.underway(instance.environment)
+    environment = instance.environment
+    at_work = services.underway(environment)
     if at_work:
-        raise NotPossible(f"{at_work} is underway in {instance.environment}.", advice="Wait until it has ended.")
+        raise NotPossible(f"{at_work} is underway in {environment}.", advice="Wait until it has ended.")
+    if environment.busy:
+        raise NotPossible(f"{environment.busy_with} is at work in {environment}.", advice="Wait until it has ended.")
+    door = Door.objects.filter(environment=environment).first()
+    if door:
+        raise NotPossible(
+            f"The door of {environment} is closed by {door.holder}: starting anything could change data that is still "
+            "to be put back.",
+            advice="Look at that deployment first; docs/operations.md, “A rollback failed”.",
+        )
+
+
+@contextmanager
+def _claimed(instance: Instance, what: str) -> Iterator[None]:
+    """No deployment begins meanwhile; a claim whose holder dies ends by itself."""
+    rows = Environment.objects.filter(pk=instance.environment_id)
+    with transaction.atomic():
+        instance.environment = rows.select_for_update().select_related("server", "project").get()
+        _require_possible(instance)
+        rows.update(busy_with=what[:200], busy_until=timezone.now() + CLAIM)
+    try:
+        yield
+    finally:
+        rows.update(busy_with="", busy_until=None)
+        services.enqueue_next(instance.environment_id)
+
+
+def heal() -> None:
+    """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens."""
+    over = timezone.now() - CLAIM
+    stuck = Instance.objects.filter(state=State.RESTARTING, state_since__lt=over)
+    for instance in stuck.select_related("environment__server", "environment__project"):
+        environment = instance.environment
+        if environment.busy or services.underway(environment):
+            continue
+        try:
+            doors.open(environment, runtime_for(environment.server), holder=_holder(instance))
+            _record_truth(instance, "It was left in the middle of a restart.")
+        except ExpectedError as error:
+            logger.warning("%s could not be looked at: %s", instance, error)
+            continue
+        Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None)
+
+
+def _record_truth(instance: Instance, problem: str) -> None:
+    """What its container really is; failed where nobody can tell."""
+    try:
+        found = runtime_for(instance.environment.server).containers.find(instance.container)
+    except ExpectedError:
+        found = None
+    state = State.RUNNING if found and found.running else State.FAILED
+    instance.become(state, timezone.now(), problem=problem)
+
+
+def _holder(instance: Instance) -> str:
+    return f"restart of {instance}"
 
 
 def carry_out(pk: int, verb: str) -> None:
@@ -66,14 +130,20 @@ def carry_out(pk: int, verb: str) -> None:
     instance = Instance.objects.select_related("environment__server", "environment__project").filter(pk=pk).first()
     if instance is None:
         return
-    runtime = runtime_for(instance.environment.server)
     try:
-        _require_possible(instance)
-        VERBS[verb](instance, runtime)
+        with _claimed(instance, f"{verb} of {instance}"):
+            _act(instance, VERBS[verb])
+    except NotPossible as error:
+        logger.warning("%s of %s was not done: %s", verb, instance, error)
+        if not services.underway(instance.environment):  # else the deployment says what the instance becomes
+            _record_truth(instance, error.message)
+
+
+def _act(instance: Instance, verb: Callable[[Instance, Runtime], None]) -> None:
+    try:
+        verb(instance, runtime_for(instance.environment.server))
     except ExpectedError as error:
-        found = runtime.containers.find(instance.container) if instance.container else None
-        state = State.RUNNING if found and found.running else State.FAILED
-        instance.become(state, timezone.now(), problem=error.message)
+        _record_truth(instance, redact(error.message))
 
 
 def _stop(instance: Instance, runtime: Runtime) -> None:
@@ -81,6 +151,12 @@ def _stop(instance: Instance, runtime: Runtime) -> None:
     doors.drain(instance.environment, runtime)
     runtime.containers.stop(instance.container, STOP_SECONDS)
     instance.become(State.STOPPED, timezone.now())
+
+
+def _runs_the_schedule(instance: Instance) -> bool:
+    """The first one of several has the cron threads."""
+    first = instance.environment.instances.exclude(container="").order_by("pk").first()
+    return first == instance and not _alone(instance)
 
 
 def _alone(instance: Instance) -> bool:
@@ -108,12 +184,12 @@ def _start(instance: Instance, runtime: Runtime) -> None:
 def _restart(instance: Instance, runtime: Runtime) -> None:
     """Behind a closed door: requests wait instead of failing."""
     environment = instance.environment
-    doors.close(environment, runtime, holder=f"restart of {instance}")
+    doors.close(environment, runtime, holder=_holder(instance))
     try:
         runtime.containers.stop(instance.container, STOP_SECONDS)
         _start(instance, runtime)
     finally:
-        doors.open(environment, runtime)
+        doors.open(environment, runtime, holder=_holder(instance))
 
 
 def _wait(instance: Instance, runtime: Runtime) -> None:

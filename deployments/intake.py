@@ -1,11 +1,17 @@
 """A webhook's way in: verify, store, queue, answer. Milliseconds; git and the server are asked later, by workers."""
 
+import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
+from django.core.cache import cache
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from deployments import queues, services
 from deployments.models import Delivery, Deployment
@@ -16,6 +22,7 @@ from projects.hosts import HOSTS, Push, RefChange, Refused, Unreadable
 from projects.inheritance import resolve
 from projects.models import Environment, Project
 
+logger = logging.getLogger(__name__)
 Verdict = Delivery.Verdict
 STATUS_CODES = {
     Verdict.ACCEPTED: 202,
@@ -25,7 +32,12 @@ STATUS_CODES = {
     Verdict.UNREADABLE: 400,
 }
 HEADERS_KEPT = 40
+STRANGERS_HEADERS_KEPT = re.compile(
+    r"(?i)user-agent|content-(?:type|length)|x-forwarded-for|x-[a-z]+-(?:event|delivery)"
+)
 HEADER_CHARACTERS = 300
+NO_PROJECT = 0
+"""The key of none."""
 NO_ENTRY = "The signature does not fit."
 """All that a stranger learns, whether the project exists or not."""
 
@@ -50,9 +62,8 @@ def receive(
     try:
         driver.verify(body, headers, secrets)
     except Refused as refused:
-        if project and project.host == host:
-            decision = Decision(Verdict.REFUSED, refused.reason, event="")
-            _store(project, host, decision, b"", headers, remote_address, started)
+        known = project if project and project.host == host else None
+        _store_refused(known, host, refused.reason, headers, remote_address, started)
         return 401, {"status": Verdict.REFUSED, "reason": NO_ENTRY}
     assert project is not None  # noqa: S101 - no secret fits where there is no project
     try:
@@ -100,6 +111,39 @@ def _take_in(
     return delivery
 
 
+def _store_refused(
+    project: Project | None,
+    host: str,
+    reason: str,
+    headers: Mapping[str, str],
+    remote_address: str | None,
+    started: float,
+) -> None:
+    """So many a minute are kept for a project; strangers don't get to fill the disk. A call for an unknown project and
+    one too many take the same way and are taken back, so that time doesn't tell which projects there are."""
+    key = project.pk if project else NO_PROJECT
+    few = {name: value for name, value in headers.items() if STRANGERS_HEADERS_KEPT.fullmatch(name)}
+    since = timezone.now() - timedelta(minutes=1)
+    earlier = Delivery.objects.filter(project=key, verdict=Verdict.REFUSED, received_at__gt=since)
+    with transaction.atomic():
+        count = earlier.order_by()[: settings.OCORE_REFUSED_PER_MINUTE + 1].count()
+        kept = Delivery(
+            project_id=key,
+            host=host,
+            verdict=Verdict.REFUSED,
+            reason=reason,
+            headers=redact_headers(_kept(few)),
+            remote_address=remote_address,
+            status_code=STATUS_CODES[Verdict.REFUSED],
+            seconds=time.monotonic() - started,
+        )
+        kept.save(force_insert=True)
+        if project is None or count >= settings.OCORE_REFUSED_PER_MINUTE:
+            transaction.set_rollback(True)
+    if project and count >= settings.OCORE_REFUSED_PER_MINUTE and cache.add(f"refused-{project.pk}", True, 60):
+        logger.warning("Refused calls for %s come so often that not all are kept. The latest: %s", project, reason)
+
+
 def _store(
     project: Project,
     host: str,
@@ -134,6 +178,13 @@ def _decide(project: Project, push: Push, delivery: Delivery, decision: Decision
         decision.reason = "The ping arrived, and its signature is right."
         return
     changes = [change for change in push.changes if change.type == "branch" and change.head and not change.deleted]
+    stranger = _other_repository(project, push)
+    if changes and stranger:
+        decision.reason = (
+            f"The push is of the repository {stranger}; {project.name} is deployed from {project.repository_url}. "
+            "Correct the project's repository if it has moved, or remove the webhook from that other one."
+        )
+        return
     if not changes:
         decision.reason = _why_nothing(push)
         return
@@ -151,6 +202,31 @@ def _decide(project: Project, push: Push, delivery: Delivery, decision: Decision
     else:
         names = ", ".join(dict.fromkeys(change.name for change in changes))
         decision.reason = f"No environment of {project.name} is mapped to the branch {names}."
+
+
+def _other_repository(project: Project, push: Push) -> str:
+    """The name of the repository that was pushed to, when it isn't the project's. Hosts are not compared: a repository
+    is reached under several names."""
+    if not project.repository_url or project.repository_url.startswith("file://"):
+        return ""
+    told = [name for name in (push.full_name, *push.urls) if _last_parts(name)]
+    wanted = _last_parts(project.repository_url)
+    if not told or any(_same(wanted, _last_parts(name)) for name in told):
+        return ""
+    return told[0]
+
+
+def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    length = min(len(one), len(other))
+    return one[len(one) - length :] == other[len(other) - length :]
+
+
+def _last_parts(address: str) -> tuple[str, ...]:
+    """Owner and name of a repository from its URL or full name; fewer where there are fewer."""
+    _, scheme, rest = address.partition("://")
+    path = rest.partition("/")[2] if scheme else address.rpartition(":")[2]
+    parts = [part for part in path.lower().split("/") if part]
+    return tuple(part.removesuffix(".git") for part in parts[-2:])
 
 
 def _why_nothing(push: Push) -> str:

@@ -1,5 +1,7 @@
 """What RQ runs: a primary key in, nothing out. Everything is in the rows."""
 
+from collections.abc import Callable
+
 from deployments import control, dumps, pending, pipeline, probes, queues, recovery, removal, services
 from deployments.models import Deployment
 from deployments.states import Status
@@ -7,26 +9,27 @@ from deployments.states import Status
 
 def run_deployment(pk: int) -> None:
     """Run it to a final status, then hand on the one that waited. Somebody else's work is not an error."""
-    environment = Deployment.objects.values_list("environment_id", flat=True).get(pk=pk)
-    try:
-        deployment = pipeline.run(pk)
-    except pipeline.Busy:
-        return
-    finally:
-        services.enqueue_next(environment)
-    if deployment.status == Status.SUCCEEDED:
-        queues.enqueue_dump(pk)
+    _bring_to_an_end(pk, pipeline.run)
 
 
 def recover_deployment(pk: int) -> None:
     """Finish what a dead worker left."""
+    _bring_to_an_end(pk, pipeline.recover)
+
+
+def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
     environment = Deployment.objects.values_list("environment_id", flat=True).get(pk=pk)
     try:
-        pipeline.recover(pk)
+        deployment = act(pk)
     except pipeline.Busy:
-        return
-    finally:
+        return  # whoever is at work there hands on
+    except Exception:
         services.enqueue_next(environment)
+        raise
+    services.enqueue_next(environment)
+    if deployment.status == Status.SUCCEEDED:
+        queues.enqueue_dump(pk)
+        queues.enqueue_pending(environment)
 
 
 def dump_snapshots(pk: int) -> None:

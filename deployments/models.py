@@ -1,6 +1,6 @@
 """What was deployed, why, by whom, step by step; and the deliveries that asked for it."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -8,7 +8,7 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.states import TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger
+from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger
 from ocore.fields import EncryptedMappingField
 from projects.models import Environment, Project
 
@@ -92,6 +92,8 @@ class Deployment(models.Model):
     secret_variables = EncryptedMappingField(null=True)
     image = models.CharField(max_length=255, blank=True)
     image_id = models.CharField(max_length=100, blank=True)
+    base_image_id = models.CharField(max_length=100, blank=True)
+    """Of the Odoo image below the addons, as it was when they were built on it: its name may mean another one today."""
     addons = models.JSONField(default=dict)
     """Technical name -> version and fingerprint, as built into the image."""
     content = models.CharField(max_length=64, blank=True)
@@ -160,7 +162,7 @@ class Deployment(models.Model):
 
     @property
     def final(self) -> bool:
-        return not TRANSITIONS[Status(self.status)]
+        return self.status in FINAL
 
     @property
     def short_commit(self) -> str:
@@ -216,8 +218,6 @@ class Snapshot(models.Model):
         READY = "ready", "Ready"
         RESTORED = "restored", "Put back by a rollback"
         GONE = "gone", "Removed"
-
-    CLONE_PREFIX: ClassVar[str] = "s"
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="snapshots")
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="snapshots")

@@ -17,6 +17,8 @@ LIMIT = 50
 def refresh(pk: int) -> None:
     """Fetch, and write down the commits between what is live and the tip of the branch."""
     environment = Environment.objects.select_related("project").get(pk=pk)
+    if not environment.branch or not environment.project.repository_url:
+        return
     live = Deployment.objects.filter(environment=environment, live=True).first()
     mirror = mirror_of(environment.project)
     try:

@@ -6,17 +6,23 @@ works from those facts alone, so that another process can do it after a crash.
 """
 
 import logging
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
+from deployments.services import THEN_FAILED
 from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
 from deployments.steps.base import Nothing
+from instances.models import Door, Instance
 from ocore.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -30,18 +36,22 @@ STEPS: dict[StepKind, ModuleType] = {
 }
 BUG_ADVICE = "This is a defect of oCore, not of your repository. The traceback is in the step's log; please report it."
 
+RUNBOOK = (
+    "Look at the rollback's log; docs/operations.md, “A rollback failed”, tells what to do. "
+    "Once the cause is gone, “Try the rollback again” finishes it."
+)
 UNFINISHED_ADVICE = "oCore goes on trying. If this stays, what the message names needs a person."
 LOST = ExpectedError("The worker was lost.", advice="What had been changed was put back. Deploy again.")
 
 
 def run(pk: int) -> Deployment:
     """Bring a queued deployment to a final status. Raises `Busy` if it isn't this caller's to run."""
-    with Run(claim(pk)) as held:
+    with Run(claim(pk)) as held, _unless_lost(held):
         try:
             for kind in FORWARD:
                 _perform(held, kind)
-        except Lost:
-            logger.warning("%s was taken over by another worker", held.deployment)
+        except (Lost, StaleTransition):
+            raise
         except ExpectedError as error:
             _settle(held, error)
         except Exception as error:
@@ -52,19 +62,27 @@ def run(pk: int) -> Deployment:
 
 def recover(pk: int) -> Deployment:
     """Finish what a dead worker left: complete it past the point of no return, take it back before. Raises `Busy`."""
-    with Run(take_over(pk)) as held:
+    with Run(take_over(pk)) as held, _unless_lost(held):
         deployment = held.deployment
         logger.warning("%s is held by nobody; taking over", deployment)
         try:
             if deployment.switched_at:
+                held.runtime.prepare(logger.info)
                 _perform(held, StepKind.COMPLETE)
             else:
                 _take_back(held, LOST)
-        except Lost:
-            logger.warning("%s was taken over by another worker", deployment)
         except ExpectedError as error:
             _settle(held, error)
     return _reload(held)
+
+
+@contextmanager
+def _unless_lost(held: Run) -> Iterator[None]:
+    """Whoever finds that another worker has taken over stops, and leaves everything to that one."""
+    try:
+        yield
+    except (Lost, StaleTransition) as error:
+        logger.warning("%s was taken over by another worker: %s", held.deployment, error)
 
 
 def _settle(held: Run, error: ExpectedError) -> None:
@@ -74,7 +92,9 @@ def _settle(held: Run, error: ExpectedError) -> None:
         _take_back(held, error)
         return
     logger.error("%s is live, but could not be completed: %s", held.deployment, error)
-    held.save(error=f"Live, but not complete yet: {error.message}", detail=error.detail, advice=UNFINISHED_ADVICE)
+    held.say(
+        ExpectedError(f"Live, but not complete yet: {error.message}", detail=error.detail, advice=UNFINISHED_ADVICE)
+    )
 
 
 def _reload(held: Run) -> Deployment:
@@ -96,29 +116,31 @@ def _perform(held: Run, kind: StepKind) -> None:
         outcome = error.message
         _log_error(stage, error)
         raise
-    except Lost:
+    except (Lost, StaleTransition):
         outcome = "Another worker took over."
         raise
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
-        stage._log(traceback.format_exc())
+        stage.write(traceback.format_exc())
         raise
     finally:
         stage.flush()
-        _close(row, status, outcome)
+        _close(held, row, status, outcome)
 
 
 def _log_error(stage: Stage, error: ExpectedError) -> None:
-    stage._log(f"✗ {error.message}")
+    stage.write(f"✗ {error.message}")
     if error.detail:
-        stage._log(error.detail)
+        stage.write(error.detail)
     if error.advice:
-        stage._log(f"→ {error.advice}")
+        stage.write(f"→ {error.advice}")
 
 
-def _close(row: Step, status: StepStatus, outcome: str) -> None:
-    row.status, row.outcome, row.finished_at = status, outcome, timezone.now()
-    row.save(update_fields=["status", "outcome", "finished_at"])
+def _close(held: Run, row: Step, status: StepStatus, outcome: str) -> None:
+    """Only its holder says how a step ended."""
+    Step.objects.filter(pk=row.pk, deployment__token=held.token).update(
+        status=status, outcome=held.redact(outcome), finished_at=timezone.now()
+    )
 
 
 def _as_bug(error: Exception) -> ExpectedError:
@@ -129,39 +151,36 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
     """Undo what the rows say was done, newest first, and end in the status that is true."""
     deployment = held.deployment
     held.undoing = True
-    held.save(error=reason.message, detail=reason.detail, advice=reason.advice)
+    status = _status(deployment)
+    if status != Status.ROLLING_BACK:  # else the reason is on record already, and this is another attempt
+        held.say(reason)
     deployment.steps.filter(status=StepStatus.RUNNING).exclude(kind=StepKind.ROLLBACK).update(
-        status=StepStatus.FAILED, outcome=reason.message, finished_at=timezone.now()
+        status=StepStatus.FAILED, outcome=held.redact(reason.message), finished_at=timezone.now()
     )
     touched = [step for step in deployment.steps.order_by("-pk") if step.facts and step.kind in STEPS]
-    cancelled = isinstance(reason, Cancelled) or _status(deployment) == Status.CANCELLING
+    cancelled = isinstance(reason, Cancelled) or status == Status.CANCELLING
     if not touched:
         _finish(held, Status.CANCELLED if cancelled else Status.FAILED)
         return
-    if not cancelled:
+    if not cancelled and status != Status.ROLLING_BACK:
         try:
             deployment.move(Status.ROLLING_BACK, token=held.token)
         except StaleTransition:
-            cancelled = _status(deployment) == Status.CANCELLING  # the other way to be here is a second take-over
+            if _status(deployment) != Status.CANCELLING:
+                raise
+            cancelled = True
     _roll_back(held, touched, Status.CANCELLED if cancelled else Status.ROLLED_BACK)
 
 
 def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
     row, _ = Step.objects.get_or_create(deployment=held.deployment, kind=StepKind.ROLLBACK)
     stage = Stage(held, row)
-    failure: ExpectedError | None = None
     try:
-        for step in touched:
-            if step.status != StepStatus.UNDONE:
-                stage.log(f"Taking back: {step.get_kind_display().lower()}")
-                STEPS[StepKind(step.kind)].undo(stage, step)
-                Step.objects.filter(pk=step.pk).update(status=StepStatus.UNDONE)
-    except ExpectedError as error:
-        failure = error
-    except Lost:
+        failure = _undo(stage, touched)
+    except (Lost, StaleTransition):
         raise
     except Exception as error:
-        stage._log(traceback.format_exc())
+        stage.write(traceback.format_exc())
         logger.exception("%s could not be taken back", held.deployment)
         failure = _as_bug(error)
     if failure is None:
@@ -170,21 +189,61 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
         return
     _log_error(stage, failure)
     stage.flush()
-    held.save(
-        error=f"{held.deployment.error} Then the rollback failed: {failure.message}",
-        detail=failure.detail or held.deployment.detail,
-        advice=failure.advice
-        or "Look at the rollback's log; docs/operations.md, “A rollback failed”, tells what to do.",
+    held.say(
+        ExpectedError(
+            f"{held.deployment.error}{THEN_FAILED}{failure.message}",
+            detail=failure.detail or held.deployment.detail,
+            advice=RUNBOOK,
+        )
     )
     logger.critical("%s: the rollback failed, a person must look: %s", held.deployment, failure.message)
+    Door.objects.filter(environment=held.environment).update(at_work=False)
     _finish(held, Status.ROLLBACK_FAILED, row=row, outcome=failure.message)
+
+
+def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
+    """Again and again until it is done or patience ends: each undo is idempotent, and what fails now may be PostgreSQL
+    coming back just now. What it still fails with; None: all is undone."""
+    held = stage.run
+    deadline = time.monotonic() + settings.OCORE_ROLLBACK_SECONDS
+    pause = 1.0
+    while True:
+        try:
+            for step in touched:
+                if step.status != StepStatus.UNDONE:
+                    stage.log(f"Taking back: {step.get_kind_display().lower()}")
+                    held.check()
+                    STEPS[StepKind(step.kind)].undo(stage, step)
+                    step.status = StepStatus.UNDONE
+                    Step.objects.filter(pk=step.pk, deployment__token=held.token).update(status=StepStatus.UNDONE)
+        except ExpectedError as error:
+            if isinstance(error, snapshot.RestoreFailed) or time.monotonic() + pause > deadline:
+                return error
+            stage.log(f"Not yet: {error.message} Trying again in {pause:.0f} s.")
+            time.sleep(pause)
+            pause = min(2 * pause, 20.0)
+            _bring_server_back(stage)
+        else:
+            return None
+
+
+def _bring_server_back(stage: Stage) -> None:
+    """PostgreSQL and the edge run; if they can't be brought back, the next attempt says what is wrong."""
+    try:
+        stage.run.runtime.prepare(stage.log)
+    except ExpectedError as error:
+        stage.log(error.message)
 
 
 def _finish(held: Run, status: Status, *, row: Step | None = None, outcome: str = "") -> None:
     with transaction.atomic():
         if row is not None:
-            _close(row, StepStatus.FAILED if status == Status.ROLLBACK_FAILED else StepStatus.SUCCEEDED, outcome)
+            failed = status == Status.ROLLBACK_FAILED
+            _close(held, row, StepStatus.FAILED if failed else StepStatus.SUCCEEDED, outcome)
         held.deployment.move(status, token=held.token, finished_at=timezone.now())
+        Instance.objects.filter(environment=held.environment, container="", state=Instance.State.CREATING).update(
+            state=Instance.State.NEW
+        )
     logger.info("%s: %s after %.1f s", held.deployment, status, held.deployment.seconds or 0)
 
 

@@ -10,6 +10,8 @@ from deployments.models import Deployment
 from instances.models import Door, HealthCheck
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Answer
+from ocore.errors import ExpectedError
+from projects.inheritance import resolve
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,9 @@ def probe_all() -> None:
     wanted = [one for one in environments if any(i.state != i.State.STOPPED for i in one.instances.all())]
     now = timezone.now()
     held = set(Door.objects.values_list("environment_id", flat=True))
+    paths = [_path(environment) for environment in wanted]
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        answers = list(pool.map(_look, wanted))
+        answers = list(pool.map(_look, wanted, paths))
     HealthCheck.objects.bulk_create(
         [
             HealthCheck(
@@ -44,7 +47,15 @@ def probe_all() -> None:
     HealthCheck.objects.filter(checked_at__lt=now - KEPT).delete()
 
 
-def _look(environment: Environment) -> Answer:
-    """The path by which a deployment is judged, without its door: a held request would wait and tell nothing."""
-    path = environment.health_path or environment.project.health_path or "/web/health"
-    return runtime_for(environment.server).edge.fetch(environment.hostname, path, past_the_door=True)
+def _path(environment: Environment) -> str:
+    """By which a deployment is judged; where instances differ, the first one's."""
+    return str(resolve(next(iter(environment.instances.all()), environment), "health_path").value)
+
+
+def _look(environment: Environment, path: str) -> Answer:
+    """Past the door: a held request would wait and tell nothing. A server that can't be asked answers for none but
+    itself."""
+    try:
+        return runtime_for(environment.server).edge.fetch(environment.hostname, path, past_the_door=True)
+    except ExpectedError as error:
+        return Answer(0, error.message)

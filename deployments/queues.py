@@ -1,4 +1,4 @@
-"""Primary keys for the workers. Redis only carries them: what is lost with it, the clock or a person asks for again."""
+"""Primary keys for the workers. Redis only carries them: the clock asks again for what must not get lost."""
 
 import logging
 

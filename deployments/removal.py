@@ -14,12 +14,12 @@ from deployments.models import Deployment, Snapshot
 from deployments.services import NotPossible
 from deployments.states import ACTIVE, Status
 from instances import doors
-from instances.models import Instance
+from instances.models import Door, Instance
 from instances.processes import labels
 from instances.runtimes import runtime_for
 from instances.runtimes.base import NAMESPACE_LABEL
 from ocore.errors import ExpectedError
-from projects.models import Environment, Server
+from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ def refusal(environment: Environment) -> str:
     """Why it may not be removed now; empty when it may."""
     if Deployment.objects.filter(environment=environment, status__in=ACTIVE).exists():
         return "A deployment is queued or underway. Cancel it or wait for its end."
+    if environment.busy:
+        return f"Something is at work in it: {environment.busy_with}."
     running = environment.instances.exclude(state__in=[Instance.State.STOPPED, Instance.State.NEW]).exists()
     if environment.kind == Environment.Kind.PRODUCTION and running:
         return "It is production, and it runs. Stop its instances first."
@@ -87,11 +89,9 @@ def carry_out(pk: int) -> None:
         Environment.objects.filter(pk=pk).update(removal_problem=f"{error.message} {error.detail}".strip())
         return
     shutil.rmtree(Path(settings.STATE_DIR) / "dumps" / environment.key, ignore_errors=True)
-    server = environment.server
     with transaction.atomic():
         environment.instances.all().delete()
         environment.delete()
-    doors.ensure_routes(Server.objects.get(pk=server.pk), runtime_for(server), logger.info)
 
 
 def _remove_from_server(environment: Environment) -> None:
@@ -105,4 +105,7 @@ def _remove_from_server(environment: Environment) -> None:
     runtime.databases.drop(environment.database)
     runtime.databases.drop_role(environment.database)
     runtime.filestores.remove(environment.volume)
+    runtime.edge.close(environment.key)
     environment.instances.update(state=Instance.State.NEW, container="")
+    Door.objects.filter(environment=environment).delete()
+    doors.ensure_routes(environment.server, runtime, logger.info)

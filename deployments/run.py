@@ -19,6 +19,7 @@ from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
+from ocore.redaction import redact
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,6 @@ class Run:
         self.deployment = deployment
         self.token = deployment.token
         self.environment: Environment = deployment.environment
-        self.runtime: Runtime = runtime_for(self.environment.server)
         self.undoing = False
         self.plan: Plan | None = None
         self._checked = 0.0
@@ -61,6 +61,10 @@ class Run:
     def config(self) -> Frozen:
         """The settings that this deployment uses, frozen by whoever asks first."""
         return thaw(self.deployment) if self.deployment.configuration else freeze(self.deployment)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        return runtime_for(self.environment.server)
 
     def __enter__(self) -> "Run":
         self._heart.start()
@@ -77,6 +81,7 @@ class Run:
                     held = self._row().update(heartbeat_at=timezone.now())
                 except OperationalError as error:
                     logger.warning("%s could not write its heartbeat: %s", self.deployment, error)
+                    connection.close()
                     continue
                 if not held:
                     self._lost.set()
@@ -103,6 +108,13 @@ class Run:
         for name, value in fields.items():
             setattr(self.deployment, name, value)
 
+    def say(self, error: ExpectedError) -> None:
+        """Put on the deployment's row what happened, what the machine said and what to do; without secrets."""
+        self.save(error=self.redact(error.message), detail=self.redact(error.detail), advice=self.redact(error.advice))
+
+    def redact(self, text: str) -> str:
+        return redact(text, self.secrets)
+
     def step(self, kind: StepKind) -> Step | None:
         return self.deployment.steps.filter(kind=kind).first()
 
@@ -113,7 +125,8 @@ class Run:
 
     @property
     def instances(self) -> list[Instance]:
-        return list(self.environment.instances.all())
+        """Those that there were at the start; one added since is the next deployment's."""
+        return list(self.environment.instances.filter(slug__in=self.config.instances).select_related("environment"))
 
     @property
     def secrets(self) -> list[str]:
@@ -122,6 +135,7 @@ class Run:
             environment.database_password,
             environment.odoo_admin_password,
             environment.project.repository_token,
+            environment.server.postgres_dsn,
             *self.config.secrets,
         ]
 
@@ -133,6 +147,10 @@ class Stage:
         self.run = run
         self.row = row
         self._log = StepLog(row, run.secrets)
+
+    def write(self, text: str) -> None:
+        """Write to the step's log, and nothing else."""
+        self._log(text)
 
     def log(self, text: str) -> None:
         """Write to the step's log; raises `Cancelled` or `Lost` soon after that became true."""
@@ -159,7 +177,10 @@ def claim(pk: int) -> Deployment:
     now = timezone.now()
     try:
         with transaction.atomic():
-            deployment = Deployment.objects.get(pk=pk)
+            deployment = _load(pk)
+            # The lock that everything takes that begins something in an environment.
+            if Environment.objects.select_for_update().get(pk=deployment.environment_id).busy:
+                raise Busy(f"{deployment.environment} is busy with something else")
             deployment.move(Status.RUNNING, started_at=now, heartbeat_at=now, raise_token=True)
     except (IntegrityError, StaleTransition, Deployment.DoesNotExist) as error:
         raise Busy(str(error)) from error

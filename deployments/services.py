@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from deployments import queues
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
+from deployments.run import STALE
 from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
@@ -18,6 +19,8 @@ from projects import validators
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
+THEN_FAILED = " Then the rollback failed: "
+"""Between why a deployment was taken back and why that failed."""
 
 
 class NotPossible(ExpectedError):
@@ -66,6 +69,12 @@ def request_deployment(
     with transaction.atomic():
         if Environment.objects.select_for_update().get(pk=environment.pk).removing_since:
             raise NotPossible(f"{environment} is being removed.")
+        failed = broken_by(environment)
+        if failed and not forced:
+            raise NotPossible(
+                f"The rollback of {failed} failed, and a person must look at {environment} first.",
+                advice="Try the rollback again, or deploy with force if you know that its data is right.",
+            )
         queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED).first()
         if queued:
             try:
@@ -92,8 +101,39 @@ def request_deployment(
     return deployment
 
 
+def broken_by(environment: Environment) -> Deployment | None:
+    """The deployment whose rollback failed, with nothing gone live since."""
+    failed = Deployment.objects.filter(environment=environment, status=Status.ROLLBACK_FAILED).first()
+    if failed is None:
+        return None
+    later = Deployment.objects.filter(environment=environment, pk__gt=failed.pk, status=Status.SUCCEEDED)
+    return None if later.exists() else failed
+
+
+def retry_rollback(deployment: Deployment, who: Who) -> None:
+    """Let a failed rollback be tried again: all that it needs is on record. Raises `NotPossible`."""
+    with transaction.atomic():
+        environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
+        if environment.busy or underway(environment):
+            raise NotPossible(f"Something else is at work in {environment}.", advice="Wait until it has ended.")
+        if broken_by(environment) != deployment:
+            raise NotPossible(f"{deployment} has no failed rollback that could be tried again.")
+        reason = deployment.error.split(THEN_FAILED)[0]
+        deployment.move(
+            Status.ROLLING_BACK,
+            raise_token=True,
+            error=reason,
+            finished_at=None,
+            heartbeat_at=timezone.now() - 2 * STALE,
+        )
+        transaction.on_commit(lambda: queues.enqueue_recovery(deployment.pk))
+    logger.warning("%s: the rollback is tried again, on behalf of %s", deployment, who.name)
+
+
 def enqueue_next(environment_id: int) -> None:
-    """After a deployment has ended: the one that waited for it."""
+    """After something has ended in an environment: the deployment that waited for it."""
+    if Deployment.objects.filter(environment=environment_id, status__in=UNDERWAY).exists():
+        return
     queued = Deployment.objects.filter(environment=environment_id, status=Status.QUEUED).first()
     if queued:
         queues.enqueue_deployment(queued.pk)
@@ -153,7 +193,9 @@ def rollback_offer(environment: Environment, target: Deployment | None = None) -
         candidates = rollback_targets(environment)
         if not candidates:
             raise NotPossible(f"{environment} has no earlier deployment to go back to.")
-        target = candidates[0]
+        # One that would bring back what runs anyway is no place to go back to.
+        others = [one for one in candidates if not live or one.content != live.content]
+        target = (others or candidates)[0]
     if target.environment_id != environment.pk:
         raise NotPossible(f"{target} is not a deployment of {environment}.")
     if target.status != Status.SUCCEEDED:

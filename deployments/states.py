@@ -24,14 +24,14 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.SUCCEEDED: frozenset(),
     Status.FAILED: frozenset(),
     Status.ROLLED_BACK: frozenset(),
-    Status.ROLLBACK_FAILED: frozenset(),
+    Status.ROLLBACK_FAILED: frozenset({Status.ROLLING_BACK}),  # a person lets it be tried again
     Status.CANCELLED: frozenset(),
     Status.SUPERSEDED: frozenset(),
 }
 UNDERWAY = frozenset({Status.RUNNING, Status.ROLLING_BACK, Status.CANCELLING})
 """A worker has it. One per environment, by constraint."""
 ACTIVE = UNDERWAY | {Status.QUEUED}
-FINAL = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
+FINAL = frozenset(Status) - ACTIVE
 
 
 class StepKind(models.TextChoices):

@@ -4,15 +4,13 @@ A reload of the edge's configuration fails every request that is being held, so 
 is closed, and no door closes during one. Rows say who holds what; the edge itself is told afterwards.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from instances.models import Door, Instance
@@ -26,8 +24,9 @@ RELOAD_SECONDS = 60
 POLL_SECONDS = 0.1
 
 
-def upstreams(environment: Environment, instances: list[Instance] | None = None) -> tuple[Upstream, ...]:
-    found = instances if instances is not None else list(environment.instances.all())
+def upstreams(environment: Environment) -> tuple[Upstream, ...]:
+    """Of every instance that is, or is being, deployed."""
+    found = [one for one in environment.instances.all() if one.state != Instance.State.NEW]
     return tuple(
         Upstream(
             alias=instance.alias,
@@ -48,13 +47,12 @@ def route(environment: Environment) -> Route:
 
 def routes(server: Server) -> list[Route]:
     """Of every environment on the server that is, or is being, deployed."""
+    deployed = Instance.objects.filter(environment=OuterRef("pk")).exclude(state=Instance.State.NEW)
     environments = (
         Environment.objects.filter(server=server)
-        .exclude(instances=None)
-        .exclude(instances__state=Instance.State.NEW)
+        .filter(Exists(deployed))
         .select_related("project", "server")
         .prefetch_related("instances")
-        .distinct()
         .order_by("pk")
     )
     return [route(environment) for environment in environments]
@@ -62,9 +60,7 @@ def routes(server: Server) -> list[Route]:
 
 def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], seconds: float = 300) -> None:
     """The edge knows every environment of the server. Waits while a door is closed. Raises `EdgeError`."""
-    wanted = routes(server)
-    digest = hashlib.sha256(json.dumps([asdict(one) for one in wanted], sort_keys=True).encode()).hexdigest()
-    if Server.objects.filter(pk=server.pk, routes_digest=digest).exists() and runtime.edge.serves(wanted):
+    if runtime.edge.serves(routes(server)):
         return
     deadline = time.monotonic() + seconds
     told = False
@@ -80,7 +76,6 @@ def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], 
         time.sleep(POLL_SECONDS)
     try:
         runtime.edge.apply(routes(server))
-        Server.objects.filter(pk=server.pk).update(routes_digest=digest)
     finally:
         Server.objects.filter(pk=server.pk).update(reloading_until=None)
 
@@ -89,7 +84,9 @@ def _begin_reload(server: Server) -> bool:
     now = timezone.now()
     with transaction.atomic():
         row = Server.objects.select_for_update().get(pk=server.pk)
-        if Door.objects.filter(server=row).exists() or (row.reloading_until and row.reloading_until > now):
+        if Door.objects.filter(server=row, at_work=True).exists() or (
+            row.reloading_until and row.reloading_until > now
+        ):
             return False
         row.reloading_until = now + timedelta(seconds=RELOAD_SECONDS)
         row.save(update_fields=["reloading_until"])
@@ -115,7 +112,7 @@ def _begin_closing(environment: Environment, holder: str) -> bool:
         server = Server.objects.select_for_update().get(pk=environment.server_id)
         if server.reloading_until and server.reloading_until > now:
             return False
-        row = {"server": server, "holder": holder}
+        row = {"server": server, "holder": holder, "at_work": True}
         Door.objects.update_or_create(environment=environment, defaults=row, create_defaults=row | {"closed_at": now})
     return True
 
@@ -130,6 +127,9 @@ def drain(environment: Environment, runtime: Runtime) -> int:
     return 0
 
 
-def open(environment: Environment, runtime: Runtime) -> None:
+def open(environment: Environment, runtime: Runtime, holder: str) -> None:
+    """Let the clients in, unless somebody else holds the door closed."""
+    if Door.objects.filter(environment=environment).exclude(holder=holder).exists():
+        return
     runtime.edge.open(environment.key)
-    Door.objects.filter(environment=environment).delete()
+    Door.objects.filter(environment=environment, holder=holder).delete()

@@ -22,6 +22,8 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 """Root's, to link and remove files of Odoo's user and to keep their owner."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 NO_SNAPSHOT = 44
+VOLUME_LABEL = "io.ocore.volume"
+"""On a helper's container: the volume that it works on."""
 
 # A new folder belongs to who owns the volume: Odoo's user.
 _BEGIN = """
@@ -115,7 +117,10 @@ class VolumeFilestores:
         self._run("prepare the filestore", ENSURE, volume, image=image)
 
     def remove(self, volume: str) -> None:
-        self._containers.remove_volume(_checked(volume))
+        """Gone, with the containers of ours that a killed worker has left at it: the engine would not let it go."""
+        for left in self._containers.list({VOLUME_LABEL: _checked(volume)}):
+            self._containers.remove(left.name)
+        self._containers.remove_volume(volume)
 
     def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
         """Taken anew when it is there already, so that it is never older than the database's."""
@@ -139,7 +144,7 @@ class VolumeFilestores:
             entrypoint=["sh", "-c", script, "sh", MOUNT, *names],
             user="0:0",
             volumes={volume: MOUNT},
-            labels={NAMESPACE_LABEL: self._spec.namespace},
+            labels={NAMESPACE_LABEL: self._spec.namespace, VOLUME_LABEL: volume},
             memory_bytes=512 * 1024**2,
             pids=64,
             capabilities=CAPABILITIES,

@@ -1,5 +1,6 @@
 """One running Odoo of an environment, and what its health was."""
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,8 @@ from django.db import models
 from projects import validators
 from projects.inheritance import InstanceOverrides
 from projects.models import Environment, Server
+
+ALIAS_CHARACTERS = 63
 
 
 class Instance(InstanceOverrides):
@@ -49,8 +52,12 @@ class Instance(InstanceOverrides):
 
     @property
     def alias(self) -> str:
-        """Its stable name on the edge's network, whichever container serves behind it."""
-        return f"{self.environment.key}-{self.slug}"
+        """Its stable name on the edge's network, whichever container serves behind it: at most 63 letters, digits and
+        dashes, as DNS has it. Neither part contains two dashes in a row, so no two instances share one."""
+        name = f"{self.environment.key}--{self.slug}"
+        if len(name) <= ALIAS_CHARACTERS:
+            return name
+        return f"{name[: ALIAS_CHARACTERS - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
     def container_for(self, deployment: int) -> str:
         return f"{settings.OCORE_NAMESPACE}-{self.environment.key}-{self.slug}-d{deployment}"
@@ -98,6 +105,8 @@ class Door(models.Model):
     server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="closed_doors")
     holder = models.CharField(max_length=100)
     closed_at = models.DateTimeField()
+    at_work = models.BooleanField(default=True)
+    """Somebody is at work behind it and will open it. Not so after a rollback failed: then a person will."""
 
     def __str__(self) -> str:
         return f"{self.environment}: door closed by {self.holder}"

@@ -51,7 +51,8 @@ def serving(
 
 
 def one_shot_name(environment: Environment, purpose: str, deployment: int) -> str:
-    return f"{settings.OCORE_NAMESPACE}-{environment.key}-{purpose}-d{deployment}"
+    """Two dashes, since an instance may be called like the purpose."""
+    return f"{settings.OCORE_NAMESPACE}-{environment.key}--{purpose}-d{deployment}"
 
 
 def one_shot(

@@ -49,10 +49,15 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
 
 def name_for(runtime: Runtime, image: str) -> str:
     """Of the template's database. Raises `ImageMissing` when the server doesn't have the image."""
+    return f"ocore_base_{hashlib.sha256(image_id(runtime, image).encode()).hexdigest()[:12]}"
+
+
+def image_id(runtime: Runtime, image: str) -> str:
+    """Of the image that the name stands for now, and its template is made with. Raises `ImageMissing`."""
     found = runtime.images.find(image)
     if found is None:
         raise ImageMissing(f"The image {image} is not on the server.")
-    return f"ocore_base_{hashlib.sha256(found.id.encode()).hexdigest()[:12]}"
+    return found.id
 
 
 def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log) -> None:

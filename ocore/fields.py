@@ -9,7 +9,7 @@ from django.forms import Field
 from django.utils.text import capfirst
 
 from ocore import forms
-from ocore.secrets import decrypt, encrypt
+from ocore.secrets import WrongEncryptionKey, decrypt, encrypt
 
 
 class OwnForm:
@@ -19,6 +19,23 @@ class OwnForm:
 
     def formfield(self: Any, **_: Any) -> Any:
         return self.own_form(required=not self.blank, label=capfirst(self.verbose_name), help_text=self.help_text)
+
+
+SEALED = "encrypted:"
+"""Before the ciphertext in a dump, so that loading it tells it from plain text."""
+
+
+def _sealed(ciphertext: str | None) -> str:
+    return SEALED + ciphertext if ciphertext else ""
+
+
+def _unsealed(text: Any) -> Any:
+    if not isinstance(text, str) or not text.startswith(SEALED):
+        return text
+    try:
+        return decrypt(text.removeprefix(SEALED))
+    except WrongEncryptionKey as error:
+        raise ValidationError(f"{error.message} {error.advice}") from None
 
 
 class EncryptedTextField(OwnForm, models.TextField):  # type: ignore[type-arg]
@@ -32,8 +49,11 @@ class EncryptedTextField(OwnForm, models.TextField):  # type: ignore[type-arg]
     def from_db_value(self, value: Any, *_: Any) -> Any:
         return decrypt(value) if value else value
 
+    def to_python(self, value: Any) -> Any:
+        return _unsealed(value)
+
     def value_to_string(self, obj: models.Model) -> str:
-        return self.get_prep_value(self.value_from_object(obj)) or ""
+        return _sealed(self.get_prep_value(self.value_from_object(obj)))
 
 
 class EncryptedMappingField(OwnForm, models.TextField):  # type: ignore[type-arg]
@@ -48,10 +68,12 @@ class EncryptedMappingField(OwnForm, models.TextField):  # type: ignore[type-arg
         return json.loads(decrypt(value)) if value else None
 
     def to_python(self, value: Any) -> Any:
-        return value
+        if not isinstance(value, str):
+            return value
+        return json.loads(_unsealed(value)) if value else None
 
     def value_to_string(self, obj: models.Model) -> str:
-        return self.get_prep_value(self.value_from_object(obj)) or ""
+        return _sealed(self.get_prep_value(self.value_from_object(obj)))
 
 
 class MemoryField(OwnForm, models.BigIntegerField):  # type: ignore[type-arg]

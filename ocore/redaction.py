@@ -5,9 +5,16 @@ import re
 from collections.abc import Iterable, Mapping
 
 HIDDEN = "•••"
+SHORTEST = 3
+"""Characters of a value in quotes that can be a secret."""
 # Linear in what strangers send: nothing before the key word, one run before the “@”.
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_ASSIGNMENT = re.compile(r"(?i)((?:passw(?:or)?d|secret|token|api[_-]?key)[\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&]{3,}\2")
+_ASSIGNMENT = re.compile(
+    r"""((?:passw(?:or)?d|secret|token|api[_-]?key)["']?\s*[=:]\s*)"""
+    r"""(?:(["'])((?:(?!\2)[^\\\n]|\\.)*+)(\2?)|[^\s"',;&]{3,})""",
+    re.IGNORECASE,
+)
+"""In quotes up to the closing one or the end of the line, else up to the next space or separator."""
 _SECRET_HEADERS = re.compile(r"(?i)(authorization|cookie|token|secret|signature|api-?key)")
 
 
@@ -17,7 +24,14 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         text = text.replace(secret, HIDDEN)
     if "://" in text:
         text = _USERINFO.sub(HIDDEN, text)
-    return _ASSIGNMENT.sub(rf"\1{HIDDEN}", text)
+    return _ASSIGNMENT.sub(_hide, text)
+
+
+def _hide(match: re.Match[str]) -> str:
+    before, quote, value, closing = match.groups(default="")
+    if quote and len(value) < SHORTEST:
+        return match[0]
+    return f"{before}{quote}{HIDDEN}{closing}"
 
 
 def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -25,8 +39,17 @@ def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class RedactingFilter(logging.Filter):
-    """On the handler, so that it sees every record, whoever logged it."""
+    """On the handler, so that it sees every record, whoever logged it: its message, its traceback, its stack."""
+
+    _formatter = logging.Formatter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self._formatter.formatException(record.exc_info)
+        record.exc_info = None
+        if record.exc_text:
+            record.exc_text = redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
         return True

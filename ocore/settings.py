@@ -137,6 +137,7 @@ RQ_QUEUES = {
 }
 # django-rq's dashboard lets any staff user empty the queues; the admin shows what matters itself.
 RQ_SHOW_ADMIN_LINK = False
+RQ = {"WORKER_CLASS": "deployments.worker.Worker"}
 # How many deployments run at once.
 OCORE_WORKERS = env.int("OCORE_WORKERS", default=2)
 
@@ -164,6 +165,8 @@ WHITENOISE_USE_FINDERS = True
 # A webhook's body: GitHub and GitLab send up to 25 MB. Bytes.
 OCORE_WEBHOOK_MAX_BYTES = env.int("OCORE_WEBHOOK_MAX_BYTES", default=25 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = OCORE_WEBHOOK_MAX_BYTES
+# How many refused webhook calls are kept per project and minute; more than that are only logged.
+OCORE_REFUSED_PER_MINUTE = env.int("OCORE_REFUSED_PER_MINUTE", default=30)
 
 # What separates this oCore's containers, images, volumes, networks and databases from another's on one server.
 OCORE_NAMESPACE = env("OCORE_NAMESPACE", default="ocore")
@@ -190,6 +193,8 @@ OCORE_MIN_FREE_BYTES = env.int("OCORE_MIN_FREE_BYTES", default=2 * 1024**3)
 OCORE_HOLD_SECONDS = env.int("OCORE_HOLD_SECONDS", default=30)
 # Seconds for which requests in flight may finish before an instance is stopped.
 OCORE_DRAIN_SECONDS = env.int("OCORE_DRAIN_SECONDS", default=30)
+# Seconds for which a rollback that fails is tried again, before a person is called.
+OCORE_ROLLBACK_SECONDS = env.int("OCORE_ROLLBACK_SECONDS", default=120)
 # Seconds between two health probes of an environment by the clock.
 OCORE_PROBE_SECONDS = env.int("OCORE_PROBE_SECONDS", default=60)
 # Seconds after which the previous webhook secret is no longer accepted once a new one was made.

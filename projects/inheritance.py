@@ -233,8 +233,3 @@ def inherited(holder: Any, name: str) -> Effective:
 
 def effective(holder: Any) -> dict[str, Effective]:
     return {name: resolve(holder, name) for name in SETTINGS}
-
-
-def values(holder: Any) -> dict[str, Any]:
-    """All settings as they apply, plain, secrets included: for freezing into a deployment."""
-    return {name: resolve(holder, name).value for name in SETTINGS}

@@ -54,10 +54,10 @@ class Server(models.Model):
     )
     postgres_dsn = EncryptedTextField(
         blank=True,
+        validators=[validators.validate_dsn],
         verbose_name="PostgreSQL DSN",
         help_text="An external PostgreSQL whose user may create roles and databases. Empty: a container on the server.",
     )
-    routes_digest = models.CharField(max_length=64, blank=True, editable=False)
     reloading_until = models.DateTimeField(null=True, blank=True, editable=False)
     facts = models.JSONField(default=dict, blank=True, editable=False)
     seen_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -187,6 +187,9 @@ class Environment(EnvironmentOverrides):
     database_password = EncryptedTextField(default=new_token, editable=False)
     odoo_admin_password = EncryptedTextField(default=new_token, editable=False)
     pending = models.JSONField(default=dict, blank=True, editable=False)
+    busy_with = models.CharField(max_length=200, blank=True, editable=False)
+    """What a worker does to it outside of a deployment; nothing else may begin before `busy_until`."""
+    busy_until = models.DateTimeField(null=True, blank=True, editable=False)
     removing_since = models.DateTimeField(null=True, blank=True, editable=False)
     removal_problem = models.TextField(blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -213,6 +216,10 @@ class Environment(EnvironmentOverrides):
     @property
     def inherits_from(self) -> Project:
         return self.project
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.busy_until and timezone.now() < self.busy_until)
 
     @property
     def hostname(self) -> str:
@@ -249,16 +256,24 @@ class Environment(EnvironmentOverrides):
     def _choose_names(self) -> None:
         """Names on the server: fixed for good, and free of clashes such as a-b/c against a/b-c."""
         others = Environment.objects.all()
-        self.key = _free(f"{self.project.slug}-{self.slug}", others.values_list("key", flat=True))
         here = others.filter(server=self.server)
-        self.subdomain = _free(f"{self.slug}-{self.project.slug}"[:60], here.values_list("subdomain", flat=True))
-        wanted = re.sub(r"[^a-z0-9]+", "_", f"{self.project.slug}_{self.slug}"[:45])
-        self.database = _free(wanted, here.values_list("database", flat=True), "_")
+        wanted = f"{self.project.slug}-{self.slug}"
+        self.key = _free(wanted, others.values_list("key", flat=True), self._longest("key"))
+        name = f"{self.slug}-{self.project.slug}"
+        self.subdomain = _free(name, here.values_list("subdomain", flat=True), self._longest("subdomain"))
+        name = re.sub(r"[^a-z0-9]+", "_", wanted)
+        self.database = _free(name, here.values_list("database", flat=True), self._longest("database"), "_")
+
+    def _longest(self, name: str) -> int:
+        field: Any = self._meta.get_field(name)
+        return int(field.max_length)
 
 
-def _free(wanted: str, taken: Any, separator: str = "-") -> str:
-    names, count, name = set(taken), 1, wanted
+def _free(wanted: str, taken: Any, longest: int, separator: str = "-") -> str:
+    """The name, numbered if it is taken, and shortened so that both fit; it never ends in the separator."""
+    names, count, name = set(taken), 1, wanted[:longest].rstrip(separator)
     while name in names:
         count += 1
-        name = f"{wanted}{separator}{count}"
+        end = f"{separator}{count}"
+        name = wanted[: longest - len(end)].rstrip(separator) + end
     return name

@@ -8,11 +8,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 
+import psycopg
 from django.core.exceptions import ValidationError
+from psycopg.conninfo import conninfo_to_dict
 
 from projects.git import address
 
 MAX_BRANCH = 200
+DSN_FORM = "Write it as postgresql://role:password@host:5432/postgres."
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
 _ODOO_VERSION = re.compile(r"[0-9]{1,2}\.0|saas-[0-9]{1,2}\.[0-9]")
@@ -114,6 +117,22 @@ def validate_endpoint(endpoint: str) -> None:
             f"“{printable(endpoint)}” is not where an engine listens. Write for example "
             "unix:///var/run/docker.sock, tcp://host:2376 or ssh://user@host."
         )
+
+
+def validate_dsn(dsn: str) -> None:
+    """How to reach a PostgreSQL that the server's containers reach too. The message repeats nothing: it holds a
+    password."""
+    try:
+        said = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.Error:
+        raise ValidationError(f"This is not a PostgreSQL DSN. {DSN_FORM}") from None
+    host = said.get("host", "")
+    if not host or host.startswith(("/", "@")) or "," in host or host in {"localhost", "127.0.0.1", "::1"}:
+        raise ValidationError(f"The DSN must name one host, one that the server's containers reach. {DSN_FORM}")
+    if not said.get("user"):
+        raise ValidationError(f"The DSN must name the role to connect with. {DSN_FORM}")
+    if "service" in said or any(character in value for value in said.values() for character in "\r\n\x00"):
+        raise ValidationError(f"The DSN has a part that cannot be passed on. {DSN_FORM}")
 
 
 def validate_domain(domain: str) -> None:

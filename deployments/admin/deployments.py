@@ -24,11 +24,12 @@ from projects.admin.projects import kind_tag
 from projects.models import Environment
 
 CANCEL = Act("cancel", "deployments.cancel_deployment")
+RETRY = Act("retry-rollback", "deployments.roll_back_environment")
 
 
 @admin.register(Deployment)
 class DeploymentAdmin(ActsOnObjects, ReadOnly):
-    acts = [CANCEL, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
+    acts = [CANCEL, RETRY, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
     change_list_template = "admin/ocore/live_change_list.html"
     list_display = ["number", "in_environment", "status_now", "what", "why", "when", "took"]
     list_display_links = ["number"]
@@ -128,6 +129,9 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
             may_cancel=self.may(request, CANCEL, deployment)
             and deployment.status in (Status.QUEUED, Status.RUNNING)
             and not deployment.switched_at,
+            may_retry=self.may(request, RETRY, deployment)
+            and deployment.status == Status.ROLLBACK_FAILED
+            and services.broken_by(environment) == deployment,
             may_roll_back=went_live and sees_environment and can("deployments.roll_back_environment"),
             may_deploy_again=failed and sees_environment and can("deployments.deploy_environment"),
             again=deployment.commit or deployment.ref if environment.project.repository_url else "",
@@ -140,6 +144,12 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
             messages.success(request, f"{deployment} is cancelled.")
         else:
             messages.success(request, f"{deployment} is being cancelled; what it changed is put back first.")
+        return HttpResponseRedirect(deployment.get_absolute_url())
+
+    def retry_rollback(self, request: HttpRequest, deployment: Deployment) -> HttpResponse:
+        services.retry_rollback(deployment, who(request))
+        self.log_change(request, deployment, "The failed rollback is tried again.")
+        messages.success(request, f"The rollback of {deployment} is tried again.")
         return HttpResponseRedirect(deployment.get_absolute_url())
 
     def live(self, request: HttpRequest, deployment: Deployment) -> JsonResponse:

@@ -109,6 +109,8 @@ def _make_workdir(repository: Path, workdir: Path) -> None:
     with _refusals(workdir):
         work = git.Repo.clone_from(str(repository), workdir, env=PLAIN)
         work.git.checkout("-B", "main")
+        with work.config_writer() as own:
+            own.set_value("user", "name", DEVELOPER.name).set_value("user", "email", DEVELOPER.email)
         if not (workdir / "acme_notes").exists():
             shutil.copytree(ADDON, workdir, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
             work.git.add("--all")

@@ -61,6 +61,7 @@ class Migration(migrations.Migration):
                 ('secret_variables', ocore.fields.EncryptedMappingField(null=True)),
                 ('image', models.CharField(blank=True, max_length=255)),
                 ('image_id', models.CharField(blank=True, max_length=100)),
+                ('base_image_id', models.CharField(blank=True, max_length=100)),
                 ('addons', models.JSONField(default=dict)),
                 ('content', models.CharField(blank=True, max_length=64)),
                 ('live', models.BooleanField(default=False)),

@@ -15,6 +15,13 @@ class DiskFull(Refused):
     default_advice = "Free space on the server (old images and snapshots take most of it), then deploy again."
 
 
+class DataLost(Refused):
+    default_advice = (
+        "Bring the database back from a dump (docs/operations.md); or, if its data is really gone and may be, "
+        "run ./manage.py start_over and deploy again."
+    )
+
+
 class NotHealthy(ExpectedError):
     """The new version did not become healthy; `detail` is its last answer."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from django.utils import timezone
 
 from deployments.models import Deployment
 from deployments.run import Stage
+from deployments.states import UNDERWAY
 from deployments.steps.base import DiskFull
 from instances import processes, templates
 from instances.addons import Addon
@@ -18,11 +20,14 @@ from instances.odoo.versions import series
 from instances.runtimes.base import NAMESPACE_LABEL, Image
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
+from ocore.locks import file_lock
 from projects.git import Commit
 from projects.mirrors import mirror_of
 from projects.models import Server
 from projects.validators import is_commit_id
 
+WHOLE_ID = (40, 64)
+"""Characters of a commit id that is not abbreviated."""
 BUILD_SECONDS = 1800.0
 BUILD_SILENCE_SECONDS = 600.0
 
@@ -42,9 +47,25 @@ def perform(stage: Stage) -> str:
     if not run.live:
         templates.ensure(runtime, run.config.base_image, run.config.environment["odoo_version"], stage.log, run.check)
     if not run.environment.project.repository_url:
-        run.save(image=base.reference, image_id=base.id, content=_digest(base.id), addons={}, commit="", ref="")
-        return f"Plain Odoo: {base.reference}"
+        return _plain(stage, base)
     return _from_repository(stage, base)
+
+
+def _plain(stage: Stage, base: Image) -> str:
+    run, then = stage.run, stage.run.deployment.rollback_to
+    # A rollback's image has lost its name when that has moved on to another one; then it goes by its id.
+    earlier = run.runtime.images.find(then.base_image_id) if then and then.base_image_id not in ("", base.id) else None
+    image = earlier or base
+    run.save(
+        image=image.reference,
+        image_id=image.id,
+        base_image_id=image.id,
+        content=_digest(image.id),
+        addons={},
+        commit="",
+        ref="",
+    )
+    return f"Plain Odoo: {image.reference}"
 
 
 def check_server(stage: Stage) -> None:
@@ -79,12 +100,33 @@ def _from_repository(stage: Stage, base: Image) -> str:
     reference = f"{settings.OCORE_NAMESPACE}/{project.slug}:{commit.sha[:40]}-{_digest(base.id, *packages)[:8]}"
     if deployment.rollback_to and run.runtime.images.find(deployment.rollback_to.image):
         reference = deployment.rollback_to.image
-    built = run.runtime.images.find(reference)
-    earlier = Deployment.objects.filter(image=reference).exclude(content="").exclude(pk=deployment.pk).first()
-    if built and earlier:
-        run.save(image=reference, image_id=built.id, addons=earlier.addons, content=earlier.content)
+    # One worker at a time finds or builds it: staging and production may be pushed the same commit at once.
+    with _alone(stage, reference):
+        built = run.runtime.images.find(reference)
+        earlier = Deployment.objects.filter(image=reference).exclude(content="").exclude(pk=deployment.pk).first()
+        if not built or not earlier:
+            return _build(stage, base, commit, reference, packages)
+        run.save(
+            image=reference,
+            image_id=built.id,
+            base_image_id=earlier.base_image_id,
+            addons=earlier.addons,
+            content=earlier.content,
+        )
         return f"Built before, for {earlier}: {reference}"
-    return _build(stage, base, commit, reference, packages)
+
+
+def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
+    """A few files serve as locks for ever; that two images share one is rare, and costs a wait."""
+    told = False
+
+    def waiting() -> None:
+        nonlocal told
+        stage.log("" if told else f"Waiting: another deployment is building {reference}.")
+        told = True
+
+    path = Path(settings.STATE_DIR) / "locks" / f"image-{_digest(reference)[:3]}.lock"
+    return file_lock(path, waiting)
 
 
 def _commit(stage: Stage) -> Commit:
@@ -95,13 +137,15 @@ def _commit(stage: Stage) -> Commit:
     ref = deployment.rollback_to.commit if deployment.rollback_to else deployment.ref or run.environment.branch
     if not ref:
         raise NoBranch(f"{run.environment} has no git branch, and nothing else was asked for.")
-    mirror.fetch(stage.log, commit=ref if is_commit_id(ref) else "")
+    mirror.fetch(stage.log, commit=ref if len(ref) in WHOLE_ID and is_commit_id(ref) else "")
     return mirror.resolve(ref)
 
 
 def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: list[str]) -> str:
     run = stage.run
-    folder = Path(settings.STATE_DIR) / "builds" / str(run.deployment.pk)
+    builds = Path(settings.STATE_DIR) / "builds"
+    _clear(builds, keep=run.deployment.pk)
+    folder = builds / str(run.deployment.pk)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         tree, context = folder / "tree", folder / "context"
@@ -134,10 +178,20 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
     run.save(
         image=reference,
         image_id=image.id,
+        base_image_id=base.id,
         addons={addon.name: asdict(addon) for addon in plan.addons},
         content=plan.digest,
     )
     return f"Built {reference}"
+
+
+def _clear(builds: Path, keep: int) -> None:
+    """Away with what a worker that was killed has left there."""
+    underway = Deployment.objects.filter(status__in=UNDERWAY).values_list("pk", flat=True)
+    kept = {str(pk) for pk in (*underway, keep)}
+    for folder in builds.iterdir() if builds.is_dir() else ():
+        if folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _certificates() -> bytes:

@@ -12,11 +12,11 @@ from django.utils import timezone
 
 from deployments.models import Deployment
 from deployments.run import Lost, Run, Stage
-from deployments.states import Status, StepKind
-from deployments.steps.health_check import serving_containers, stays
+from deployments.states import Status
+from deployments.steps.health_check import serving_containers
 from instances import doors
 from instances.models import Instance
-from projects.models import Environment
+from ocore.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +26,14 @@ EDGE_SECONDS = 10.0
 def perform(stage: Stage) -> str:
     run = stage.run
     _pass_the_point(run)
-    kept = stays(run)
-    _record(run, kept)
-    doors.open(run.environment, run.runtime)
+    run.check()
+    _record(run)
+    doors.open(run.environment, run.runtime, holder=str(run.deployment))
     outcome = _look_from_outside(run)
     stage.log(outcome)
-    if not kept:
-        for name in _old_containers(run):
-            run.runtime.containers.remove(name)
-            stage.log(f"Removed {name}")
+    run.check()
     _finish(run)
+    _remove_the_old(stage)
     return outcome
 
 
@@ -50,13 +48,13 @@ def _pass_the_point(run: Run) -> None:
     raise Lost(f"{run.deployment} is not running any more")
 
 
-def _record(run: Run, kept: bool) -> None:
+def _record(run: Run) -> None:
     now = timezone.now()
-    for instance, container in zip(run.instances, serving_containers(run), strict=True):
-        if kept:
-            instance.become(Instance.State.RUNNING, now)
-        else:
-            instance.become(Instance.State.RUNNING, now, container=container, state_since=now)
+    by_slug = {slug: container for container, slug in serving_containers(run).items()}
+    for instance in run.instances:
+        container = by_slug[instance.slug]
+        since = instance.state_since if container == instance.container else now
+        instance.become(Instance.State.RUNNING, now, container=container, state_since=since)
 
 
 def _look_from_outside(run: Run) -> str:
@@ -73,9 +71,18 @@ def _look_from_outside(run: Run) -> str:
         time.sleep(0.1)
 
 
-def _old_containers(run: Run) -> list[str]:
-    step = run.step(StepKind.SNAPSHOT)
-    return [one["container"] for one in (step.facts.get("old", []) if step else [])]
+def _remove_the_old(stage: Stage) -> None:
+    """Every other Odoo of the environment. One that can't be removed now is swept at the next deployment."""
+    run = stage.run
+    serving = serving_containers(run)
+    try:
+        own = {"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"}
+        for found in run.runtime.containers.list(own):
+            if found.name not in serving:
+                run.runtime.containers.remove(found.name)
+                stage.write(f"Removed {found.name}")
+    except ExpectedError as error:
+        stage.write(f"An old container could not be removed: {error.message}")
 
 
 def _finish(run: Run) -> None:
@@ -85,6 +92,4 @@ def _finish(run: Run) -> None:
         Deployment.objects.filter(environment=run.environment, live=True).exclude(pk=deployment.pk).update(live=False)
         said: dict[str, Any] = {"error": "", "detail": "", "advice": ""}  # of an earlier attempt to complete it
         deployment.move(Status.SUCCEEDED, token=run.token, finished_at=now, live=True, live_at=now, **said)
-        pending: dict[str, Any] = {}
-        Environment.objects.filter(pk=run.environment.pk).update(pending=pending)
     logger.info("%s: %s is live after %.1f s", deployment, deployment.short_commit, deployment.seconds or 0)

@@ -26,7 +26,13 @@ def perform(stage: Stage) -> str:
     first = run.live is None
     if before is not None and before.status == StepStatus.SKIPPED and not first:
         raise Nothing("What runs stays.")
-    plan = planning.plan(run)
+    plan = planning.plan_again(run)
+    if first and run.runtime.databases.exists(run.environment.database):
+        raise Refused(
+            f"There is a database {run.environment.database} on the server already, though {run.environment} was never "
+            "live. Nothing was touched.",
+            advice="Look at what it is; rename or drop it by hand, then deploy again.",
+        )
     containers = [instance.container_for(run.deployment.pk) for instance in run.instances]
     stage.intend(first=first, containers=containers, one_shot=_one_shot_name(run), database=False)
     if first:
@@ -63,7 +69,6 @@ def _create_database(stage: Stage) -> None:
     )
     run.check()
     run.runtime.databases.create_role(environment.database, environment.database_password)
-    run.runtime.databases.drop(environment.database)
     run.runtime.filestores.ensure(environment.volume, run.config.base_image)
     run.runtime.databases.create(environment.database, environment.database, template.database, template.owner)
     identity = queries.new_identity_sql(environment.url, timezone.now())
@@ -83,7 +88,7 @@ def _restore(stage: Stage, snapshot: Snapshot) -> None:
     environment, runtime = run.environment, run.runtime
     stage.intend(database=True)
     stage.log(f"Putting back the data of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC")
-    runtime.databases.drop(environment.database)
+    run.check()
     runtime.databases.clone(snapshot.database, environment.database)
     runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
     verify(environment, run, snapshot)
@@ -148,8 +153,11 @@ def undo(stage: Stage, step: Step) -> None:
     run = stage.run
     environment, runtime = run.environment, run.runtime
     for name in [*step.facts["containers"], step.facts["one_shot"]]:
+        run.check()
         runtime.containers.remove(name)
     if step.facts["first"]:
+        runtime.edge.close(environment.key)
+        run.check()
         runtime.databases.drop(environment.database)
         runtime.databases.drop_role(environment.database)
         runtime.filestores.remove(environment.volume)

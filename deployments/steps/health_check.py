@@ -1,7 +1,7 @@
 """Health check: the new version really serves the right database, before any client meets it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.configuration import thaw
@@ -14,6 +14,8 @@ from instances.runtimes.base import Answer, RunFailed
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 3.0
+SOON, SOON_PAUSE = 10.0, 0.25
+"""In the first ten seconds it usually gets ready, and clients may be waiting."""
 PROBE_SECONDS = 20.0
 EDGE_SECONDS = 10.0
 LOG_LINES = 60
@@ -26,8 +28,9 @@ def perform(stage: Stage) -> str:
     stage.log(f"Healthy from inside after {seconds:.1f} s. Now through the edge.")
     if not stays(run):
         run.check()
-        for instance, container in zip(run.instances, containers, strict=True):
-            run.runtime.containers.join_edge(container, instance.alias)
+        aliases = {instance.slug: instance.alias for instance in run.instances}
+        for container, slug in containers.items():
+            run.runtime.containers.join_edge(container, aliases[slug])
     seconds += _through_the_edge(run)
     return f"Healthy after {seconds:.1f} s"
 
@@ -38,10 +41,11 @@ def stays(run: Run) -> bool:
     return step is not None and step.status == StepStatus.SKIPPED
 
 
-def serving_containers(run: Run) -> list[str]:
+def serving_containers(run: Run) -> dict[str, str]:
+    """Those that serve once this deployment is live, each with its instance's slug."""
     if stays(run):
-        return [instance.container for instance in run.instances]
-    return [instance.container_for(run.deployment.pk) for instance in run.instances]
+        return {instance.container: instance.slug for instance in run.instances}
+    return {instance.container_for(run.deployment.pk): instance.slug for instance in run.instances}
 
 
 def undo(stage: Stage, step: Step) -> None:
@@ -49,22 +53,24 @@ def undo(stage: Stage, step: Step) -> None:
 
 
 def wait_until_healthy(
-    run: Run, containers: Sequence[str], log: Callable[[str], None], *, of: Deployment | None = None
+    run: Run, containers: Mapping[str, str], log: Callable[[str], None], *, of: Deployment | None = None
 ) -> float:
     """Seconds until every one of them passed every level. Raises `NotHealthy` with the last failing answer.
 
-    `of` is the deployment whose settings they run with; this one's unless given.
+    `containers` by the slug of their instance, whose health path counts. `of` is the deployment whose settings they run
+    with; this one's unless given.
     """
-    settings = (thaw(of) if of and of.configuration else run.config).environment
+    config = thaw(of) if of and of.configuration else run.config
     started = time.monotonic()
-    deadline = started + settings["health_deadline"]
-    for container in containers:
+    deadline = started + config.environment["health_deadline"]
+    for container, slug in containers.items():
+        settings = config.environment | {"health_path": config.instance(slug)["health_path"]}
         _wait_for(run, container, settings, deadline, log)
     return time.monotonic() - started
 
 
 def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: float, log: Callable[[str], None]) -> None:
-    pause, last = FIRST_PAUSE, ""
+    pause, last, began = FIRST_PAUSE, "", time.monotonic()
     while True:
         problems = _problems(run, container, settings)
         if not problems:
@@ -76,7 +82,8 @@ def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: floa
             raise _not_healthy(run, container, problems, settings["health_deadline"])
         time.sleep(pause)
         run.check()
-        pause = min(pause * 1.5, LONGEST_PAUSE)
+        soon = time.monotonic() - began < SOON
+        pause = min(pause * 1.5, SOON_PAUSE if soon else LONGEST_PAUSE)
 
 
 def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:

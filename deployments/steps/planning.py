@@ -12,6 +12,7 @@ from instances import templates
 from instances.odoo import plan as odoo_plan
 from instances.odoo import queries
 from instances.odoo.plan import Plan
+from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
 from projects.inheritance import Strategy
 
@@ -34,20 +35,37 @@ def plan(run: Run) -> Plan:
     return run.plan
 
 
+def plan_again(run: Run) -> Plan:
+    """Behind the closed door, before anything is changed: made anew if somebody installed, updated or removed a module
+    in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as `plan`."""
+    made, read = plan(run), _read(run)
+    if read != made.basis:
+        run.plan = _decide(run, *read)
+    return run.plan or made
+
+
 def _plan(run: Run) -> Plan:
     """Raises `ModulesMissing`, `OtherVersion` and what `plan_update` raises: nothing has been touched then."""
     _refuse_other_version(run)
+    return _decide(run, *_read(run))
+
+
+def _read(run: Run) -> tuple[tuple[ModuleRow, ...], Stored | None]:
+    """All that a plan takes from the database."""
     database = _database(run)
     rows = queries.module_rows(run.runtime.databases.query(database, queries.MODULE_ROWS_SQL))
-    stored = queries.read_stored(run.runtime.databases.query(database, queries.READ_CHECKSUMS_SQL))
+    return tuple(rows), queries.read_stored(run.runtime.databases.query(database, queries.READ_CHECKSUMS_SQL))
+
+
+def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Plan:
     found = odoo_plan.plan_update(
         run.config.environment["update_policy"],
         run.config.wanted_modules,
         rows,
         stored,
         addons_of(run.deployment),
-        base_image=base_image_id(run),
-        base_image_before="" if run.live else base_image_id(run),
+        base_image=run.deployment.base_image_id,
+        base_image_before="" if run.live else templates.image_id(run.runtime, run.config.base_image),
     )
     if found.missing:
         raise ModulesMissing(
@@ -72,12 +90,6 @@ def _database(run: Run) -> str:
     if run.deployment.restores:
         return run.deployment.restores.database
     return run.environment.database if run.live else templates.name_for(run.runtime, run.config.base_image)
-
-
-def base_image_id(run: Run) -> str:
-    """Of the Odoo below the addons."""
-    found = run.runtime.images.find(run.config.base_image)
-    return found.id if found else ""
 
 
 def tell(found: Plan, log: Callable[[str], None]) -> None:

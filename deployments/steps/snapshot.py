@@ -12,12 +12,11 @@ from django.conf import settings
 from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
 from deployments.steps import build, planning
-from deployments.steps.base import Nothing
+from deployments.steps.base import DataLost, Nothing
 from deployments.steps.health_check import wait_until_healthy
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import DatabaseError
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
 from projects.models import Environment
@@ -39,6 +38,8 @@ class RestoreFailed(ExpectedError):
 def perform(stage: Stage) -> str:
     run = stage.run
     environment, runtime = run.environment, run.runtime
+    if run.live and not runtime.databases.exists(environment.database):
+        raise DataLost(f"The database {environment.database} of {environment} is not on {environment.server} any more.")
     plan = planning.plan(run)
     planning.tell(plan, stage.log)
     if planning.may_stay(run, plan):
@@ -46,27 +47,29 @@ def perform(stage: Stage) -> str:
     for instance in run.instances:
         if instance.state == Instance.State.NEW:
             Instance.objects.filter(pk=instance.pk).update(state=Instance.State.CREATING)
+    run.check()
     doors.ensure_routes(environment.server, runtime, stage.log)
     old = [instance for instance in run.instances if instance.container]
     if not old:
+        runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")
-    snapshot = _row(run)
     build.require_space(
         environment.server,
         runtime.facts().disk_free_bytes,
         settings.OCORE_MIN_FREE_BYTES + 2 * runtime.databases.size(environment.database),
     )
-    running = {instance.slug: _is_running(run, instance) for instance in old}
+    snapshot = _row(run)
     stage.intend(
         snapshot=snapshot.pk,
-        old=[{"slug": one.slug, "container": one.container, "running": running[one.slug]} for one in old],
+        old=[
+            {"slug": one.slug, "container": one.container, "serves": one.state != Instance.State.STOPPED} for one in old
+        ],
     )
     left = doors.close(environment, runtime, holder=str(run.deployment))
     if left:
         stage.log(f"{left} requests did not end within {settings.OCORE_DRAIN_SECONDS} s; they are cut off, unanswered.")
     run.check()
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(lambda one: runtime.containers.stop(one.container, STOP_SECONDS), old))
+    _stop_everything(run)
     stage.log("The door is closed, the old version is stopped. Nobody writes now.")
     run.check()
     _take(run, snapshot)
@@ -74,9 +77,11 @@ def perform(stage: Stage) -> str:
     return f"{format_size(snapshot.size_bytes)} kept at {snapshot.taken_at:%H:%M:%S} UTC"
 
 
-def _is_running(run: Run, instance: Instance) -> bool:
-    found = run.runtime.containers.find(instance.container)
-    return bool(found and found.running)
+def _stop_everything(run: Run) -> None:
+    """Every Odoo of the environment, also one that an earlier failure may have left running: nobody may write now."""
+    found = run.runtime.containers.list({"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"})
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda one: run.runtime.containers.stop(one.name, STOP_SECONDS), found))
 
 
 def _row(run: Run) -> Snapshot:
@@ -115,12 +120,11 @@ def _take(run: Run, snapshot: Snapshot) -> None:
 
 
 def put_back(run: Run, snapshot: Snapshot) -> None:
-    """The environment's database and filestore become the snapshot's, in seconds whatever their size. Idempotent: once
-    the clone has its old name again, there is nothing left to do to the database."""
+    """The environment's database and filestore become the snapshot's, in seconds whatever their size. Idempotent."""
     environment, runtime = run.environment, run.runtime
-    if runtime.databases.exists(snapshot.database):
-        runtime.databases.drop(environment.database)
-        runtime.databases.rename(snapshot.database, environment.database)
+    run.check()
+    runtime.databases.put_back(snapshot.database, environment.database)
+    run.check()
     runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
     verify(environment, run, snapshot)
     snapshot.state = Snapshot.State.RESTORED
@@ -147,30 +151,30 @@ def undo(stage: Stage, step: Step) -> None:
     """Start what ran before, see that it is healthy, and let the clients in again."""
     run = stage.run
     runtime = run.runtime
-    before = [one for one in step.facts["old"] if one["running"]]
+    before = [one for one in step.facts["old"] if one["serves"]]
+    aliases = {instance.slug: instance.alias for instance in run.environment.instances.all()}
     for one in before:
+        run.check()
         runtime.containers.start(one["container"])
-        runtime.containers.join_edge(one["container"], _alias(run, one["slug"]))
+        runtime.containers.join_edge(one["container"], aliases[one["slug"]])
     if before:
-        seconds = wait_until_healthy(run, [one["container"] for one in before], stage.log, of=run.live)
+        seconds = wait_until_healthy(run, {one["container"]: one["slug"] for one in before}, stage.log, of=run.live)
         stage.log(f"The old version is healthy again after {seconds:.1f} s.")
-    doors.open(run.environment, runtime)
-    snapshot = Snapshot.objects.get(pk=step.facts["snapshot"])
-    if snapshot.state != Snapshot.State.RESTORED:
-        _forget_unneeded(run, snapshot)
+    run.check()
+    doors.open(run.environment, runtime, holder=str(run.deployment))
+    _tidy(stage, Snapshot.objects.get(pk=step.facts["snapshot"]))
 
 
-def _alias(run: Run, slug: str) -> str:
-    return f"{run.environment.key}-{slug}"
-
-
-def _forget_unneeded(run: Run, snapshot: Snapshot) -> None:
-    """Nothing had been changed since: the copy is what is live anyway."""
+def _tidy(stage: Stage, snapshot: Snapshot) -> None:
+    """What was kept is what is live again. A copy that can't be removed now costs disk; it doesn't undo the undo."""
+    environment, runtime = stage.run.environment, stage.run.runtime
     try:
-        run.runtime.databases.drop(snapshot.database)
-        run.runtime.filestores.discard(run.environment.volume, snapshot.label)
-    except DatabaseError:
-        if run.runtime.databases.exists(snapshot.database):
-            raise
-    snapshot.state = Snapshot.State.GONE
-    snapshot.save(update_fields=["state"])
+        if snapshot.state != Snapshot.State.RESTORED:
+            runtime.databases.drop(snapshot.database)
+        runtime.filestores.discard(environment.volume, snapshot.label)
+    except ExpectedError as error:
+        stage.log(f"A copy could not be removed: {error.message}")
+        return
+    if snapshot.state != Snapshot.State.RESTORED:
+        snapshot.state = Snapshot.State.GONE
+        snapshot.save(update_fields=["state"])

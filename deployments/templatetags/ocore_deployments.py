@@ -43,7 +43,7 @@ def overview(context: template.Context) -> dict[str, Any]:
         return {}
     environments: list[Any] = list(model_admin.get_queryset(request).order_by("project__name", "name")[: OVERVIEW + 1])
     rows = [(one, next(iter(one.live_rows), None), next(iter(one.last_rows), None)) for one in environments]
-    return {"rows": rows[:OVERVIEW], "more": len(rows) > OVERVIEW}
+    return {"rows": rows[:OVERVIEW], "more": len(rows) > OVERVIEW, "may_add": model_admin.has_add_permission(request)}
 
 
 @register.inclusion_tag("admin/ocore/banners.html", takes_context=True)

@@ -22,6 +22,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('holder', models.CharField(max_length=100)),
                 ('closed_at', models.DateTimeField()),
+                ('at_work', models.BooleanField(default=True)),
                 ('environment', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='door', to='projects.environment')),
                 ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='closed_doors', to='projects.server')),
             ],

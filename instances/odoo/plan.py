@@ -46,6 +46,8 @@ class Plan:
     """Module -> the version that the database must have afterwards, for `judge_update`."""
     stored: Stored = field(default_factory=Stored)
     """What to write into the database once the update has succeeded."""
+    basis: tuple[tuple[ModuleRow, ...], Stored | None] = field(default=((), None), compare=False, repr=False)
+    """What the database said when this was decided; when it says something else, the plan no longer holds."""
 
     @property
     def changes_database(self) -> bool:
@@ -68,7 +70,8 @@ def plan_update(
     copy of a template. Raises `UnknownModule`, `UnmetDependency`, and ValueError for an unknown policy.
     """
     policy = Policy(policy)
-    known = {row.name: row for row in rows}
+    basis = (tuple(rows), stored)
+    known = {row.name: row for row in basis[0]}
     installed = {name for name, row in known.items() if row.installed}
     image = {addon.name: addon for addon in addons if addon.installable}
     before = stored or Stored()
@@ -124,6 +127,7 @@ def plan_update(
         expected={name: image[name].version for name in sorted(reached) if name in installed or name in install}
         | {name: "" for name in install if name not in image},
         stored=_stored_after(before, image, installed, reached | set(install), base_image, everything, first),
+        basis=basis,
     )
 
 

@@ -41,6 +41,8 @@ class BuildFailed(ExpectedError):
 class RunFailed(ExpectedError):
     """A container could not be created, started or run, or went past its deadline."""
 
+    default_advice = "Read what the engine said: a port that is taken, a full disk or too little memory are usual."
+
 
 class DatabaseError(ExpectedError):
     """PostgreSQL refused a statement; `detail` is what it said."""
@@ -267,8 +269,8 @@ class Databases(Protocol):
     def rename(self, source: str, target: str) -> None: ...
 
     def put_back(self, source: str, target: str) -> None:
-        """`source` takes the place of `target`, which is dropped. Atomic: nothing is done when `source` is gone already and
-        `target` is there, so that one who comes late or twice destroys nothing."""
+        """`source` takes the place of `target`, which is dropped. Atomic: nothing is done when `source` is gone already
+        and `target` is there, so that one who comes late or twice destroys nothing."""
 
     def drop(self, database: str) -> None:
         """Gone, whoever is connected. Refuses (`DatabaseError`) what does not carry our label."""

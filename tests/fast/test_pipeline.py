@@ -246,7 +246,7 @@ def test_a_rollback_that_fails_is_loud_and_keeps_the_door_closed(
     deploy()
     remote.commit("Second", addon("1.1"))
     faults.exits["update"] = Exit(255, "ParseError")
-    faults.raised["databases.rename"] = DatabaseError("PostgreSQL is gone")
+    faults.raised["databases.put_back"] = DatabaseError("PostgreSQL is gone")
 
     second = deploy()
 

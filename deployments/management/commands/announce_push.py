@@ -62,7 +62,7 @@ def announce(project: Project, before: str, after: str, ref: str) -> str:
 
 
 def payload(before: str, after: str, ref: str) -> dict[str, Any]:
-    """A push in GitHub's words. git has set the working folder to the repository."""
+    """A push in GitHub's words, but for the repository's name: here it is a folder, and git's working one."""
     deleted = after == ZERO
     commit = None if deleted else _commit(after)
     return {
@@ -75,7 +75,6 @@ def payload(before: str, after: str, ref: str) -> dict[str, Any]:
         "head_commit": commit,
         "commits": [commit] if commit else [],
         "pusher": {"name": commit["author"]["name"] if commit else "git"},
-        "repository": {"full_name": "local/repository"},
     }
 
 

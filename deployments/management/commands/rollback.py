@@ -32,11 +32,17 @@ class Command(PortalCommand):
         parser.add_argument(
             "--with-data", action="store_true", help="Also database and filestore, as they were when it was replaced."
         )
+        parser.add_argument(
+            "--again", action="store_true", help="Try a failed rollback again; what it puts back is on record."
+        )
         parser.add_argument("--yes", action="store_true", help="Don't ask.")
         parser.add_argument("--wait", action="store_true", help="Follow it to its end.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         environment = find_environment(options["environment"])
+        if options["again"]:
+            self._try_again(environment, wait=options["wait"])
+            return
         offer = services.rollback_offer(environment, _target(environment, options["to"]))
         if options["with_data"] and offer.snapshot is None:
             raise NotPossible(
@@ -53,6 +59,15 @@ class Command(PortalCommand):
         self.stdout.write(introduce(deployment))
         if options["wait"]:
             self.watch(deployment)
+
+    def _try_again(self, environment: Environment, *, wait: bool) -> None:
+        failed = services.broken_by(environment)
+        if failed is None:
+            raise NotPossible(f"No rollback has failed in {environment}.", advice="Leave --again out.")
+        services.retry_rollback(failed, shell_account())
+        self.stdout.write(introduce(failed))
+        if wait:
+            self.watch(failed)
 
     def _agreed(self) -> bool:
         if not sys.stdin.isatty():

@@ -16,11 +16,20 @@
     place.innerHTML = html;
   };
   const atEnd = (log) => log.scrollTop + log.clientHeight >= log.scrollHeight - 12;
+  // The log of the step under way is what is read; those before it fold, unless somebody is in them.
+  const foldBefore = (last) => {
+    for (const log of document.querySelectorAll("details.oc-log:not([hidden])")) {
+      if (log !== last && !log.dataset.kept && !inUse(log)) log.open = false;
+    }
+  };
   const append = ({ step, html }) => {
     const log = document.querySelector(`[data-step="${step}"]`);
     const follow = atEnd(log);
     log.insertAdjacentHTML("beforeend", html);
-    log.parentElement.hidden = false;
+    if (log.parentElement.hidden) {
+      log.parentElement.hidden = false;
+      foldBefore(log.parentElement);
+    }
     if (follow) log.scrollTop = log.scrollHeight;
   };
   const say = (text) => { const place = part("connection"); place.textContent = text; place.hidden = !text; };
@@ -47,6 +56,7 @@
     const changed = news.status !== status;
     put("head", news.head, changed);
     put("steps", news.steps, changed);
+    if (news.status !== "queued") document.querySelector(".messagelist")?.remove(); // “… is queued”
     if (changed) {
       put("controls", news.controls, true);
       part("status").textContent = news.status_words;
@@ -58,5 +68,9 @@
   };
   document.addEventListener("visibilitychange", () => { if (!document.hidden && !ended) plan(0); });
   for (const log of document.querySelectorAll("[data-step]")) log.scrollTop = log.scrollHeight;
+  for (const log of document.querySelectorAll("details.oc-log")) {
+    log.querySelector("summary").addEventListener("click", () => { log.dataset.kept = "yes"; });
+  }
+  foldBefore([...document.querySelectorAll("details.oc-log:not([hidden])")].at(-1));
   plan(PAUSE);
 })();

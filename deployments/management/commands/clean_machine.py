@@ -7,13 +7,14 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
+from deployments.forget import forget
 from instances.runtimes import runtime_for
 from instances.runtimes.base import ServerSpec
 from ocore.errors import ExpectedError
 from ocore.machine.engine import Engine, find_engine
 from ocore.machine.progress import Progress, told
 from ocore.machine.supervisor import stop_running
-from projects.models import Server
+from projects.models import Environment, Server
 
 
 class Command(BaseCommand):
@@ -57,6 +58,7 @@ class Command(BaseCommand):
             left: Inventory = remove_everything(client, namespace, say=progress.say)
         except ExpectedError as error:
             raise CommandError(told(error)) from error
+        self._forget(engine)
         if left:
             raise CommandError("Some of it is in use by what is not ours and stays; the reasons are above.")
         progress.say(f"Clean. The portal's own records are still in {settings.STATE_DIR}")
@@ -81,6 +83,14 @@ class Command(BaseCommand):
             if server.postgres_dsn
             for database in runtime_for(server).databases.list()
         ]
+
+    def _forget(self, engine: Engine) -> None:
+        """The portal's records no longer call live what was just removed."""
+        try:
+            servers = Server.objects.filter(kind=Server.Kind.DOCKER, endpoint__in=["", engine.endpoint])
+            forget(Environment.objects.filter(server__in=servers))
+        except (OperationalError, ProgrammingError):
+            return  # the portal has not been set up
 
     def _agreed(self) -> bool:
         self.stdout.write("The data in it is gone afterwards.")

@@ -1,0 +1,31 @@
+"""The workers' class: imports once what every job needs, and hands on what a killed horse leaves."""
+
+from typing import Any
+
+from django.utils import timezone
+from rq import Worker as RQWorker
+from rq.job import Job
+
+import deployments.jobs
+import instances.runtimes.docker  # noqa: F401 - once here instead of in every job
+from deployments import queues
+from deployments.models import Deployment
+from deployments.run import STALE
+from deployments.states import UNDERWAY
+
+DEPLOYING = {deployments.jobs.run_deployment.__name__, deployments.jobs.recover_deployment.__name__}
+
+
+class Worker(RQWorker):
+    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
+        """The kernel says that it is dead: nobody has to wait for its heartbeat to get old."""
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
+        if (job.func_name or "").rpartition(".")[2] in DEPLOYING:
+            abandon(int(job.args[0]))
+
+
+def abandon(deployment: int) -> None:
+    """Let somebody take over at once what this worker's horse held."""
+    rows = Deployment.objects.filter(pk=deployment, status__in=UNDERWAY)
+    if rows.update(heartbeat_at=timezone.now() - 2 * STALE):
+        queues.enqueue_recovery(deployment)

@@ -1,0 +1,94 @@
+"""`python -m tests.bench [push|door|webhook|rollback ...]`: measure, print a table each, write `bench/<name>.json` in
+the state folder, and leave nothing else behind."""
+
+import argparse
+import contextlib
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench import surroundings
+
+if TYPE_CHECKING:
+    from ocore.machine.progress import Progress
+
+BENCHES = ("push", "door", "webhook", "rollback")
+
+
+NEEDED = ("bash", "curl", "docker", "git")
+
+
+def main() -> int:
+    arguments = _arguments()
+    results = surroundings.results_folder()
+    state = surroundings.enter(results)
+    import django
+
+    django.setup()
+    from ocore.errors import ExpectedError
+    from ocore.machine.progress import Progress, told
+    from tests.bench.by_hand import ByHandFailed
+
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    if missing:
+        sys.stderr.write(f"The baseline needs {', '.join(missing)} on this machine.\n")
+        return 1
+    progress = Progress()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with surroundings.only_one(results):
+            try:
+                surroundings.clean(state)
+                _measure(progress, arguments, results, state)
+            except BaseException:
+                surroundings.keep_logs(state, results)
+                raise
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                with progress.step("Removing what the bench has made"):
+                    surroundings.clean(state)
+    except KeyboardInterrupt:
+        progress.say("Interrupted.")
+        return 130
+    except ExpectedError as error:
+        progress.say(told(error))
+        return 1
+    except (ByHandFailed, surroundings.PortalDown) as error:
+        progress.say(str(error))
+        return 1
+    return 0
+
+
+def _measure(progress: "Progress", arguments: argparse.Namespace, results: Path, state: Path) -> None:
+    from tests.bench import cast, door, push, report, rollback, webhook
+
+    measures = {"push": push.measure, "door": door.measure, "webhook": webhook.measure, "rollback": rollback.measure}
+    with contextlib.ExitStack() as stack:
+        with progress.step("Starting a portal"):
+            stack.enter_context(surroundings.Portal(state))
+        everybody = cast.assemble(state, progress)
+        for name in arguments.benches or BENCHES:
+            progress.say(f"Measuring: {name}")
+            figures = measures[name](everybody, arguments.rounds)
+            report.write(figures, results / f"{name}.json")
+            progress.say(f"{results / name}.json")
+            sys.stdout.write("\n" + report.table(figures) + "\n")
+            sys.stdout.flush()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"of: {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each push is measured (default: 5)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.benches) - set(BENCHES)
+    if unknown or arguments.rounds < 1:
+        parser.error(f"there is no bench {', '.join(unknown)}" if unknown else "at least one round")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The baseline: `by_hand.sh` on the same engine, PostgreSQL, images and addon, with a database of its own."""
+
+import os
+import secrets
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.surroundings import BY_HAND_PORT, NAMESPACE
+from tests.git_remote import GitRemote
+
+NAME = f"{NAMESPACE}-byhand"
+DATABASE = "byhand"
+MODULE = "acme_notes"
+
+
+class ByHandFailed(Exception):
+    """The script ended with an error; the message is what it said."""
+
+
+@dataclass(frozen=True)
+class Done:
+    seconds: float
+    phases: dict[str, float]
+    """Seconds that each phase took."""
+
+
+class ByHand:
+    """Needs a server that oCore has deployed to: it shares its PostgreSQL, its network and its template database."""
+
+    url = f"http://127.0.0.1:{BY_HAND_PORT}"
+    host = f"127.0.0.1:{BY_HAND_PORT}"
+
+    def __init__(self, folder: Path, remote: GitRemote, base_image: str) -> None:
+        self._folder = folder
+        self.remote = remote
+        self._base_image = base_image
+        self.pushes = 0
+        """Also the number of the latest safety copy."""
+        self._rollbacks = 0
+
+    def install(self, runtime: Any, version: str) -> None:
+        from instances import templates
+
+        template = templates.ensure(runtime, self._base_image, version, lambda _: None, lambda: None)
+        password = secrets.token_urlsafe(24)
+        runtime.databases.create_role(DATABASE, password)
+        runtime.databases.create(DATABASE, DATABASE, template.database, template.owner)
+        self._folder.mkdir()
+        self._write_conf(runtime, version, password)
+        _run("git", "clone", "--quiet", "--mirror", self.remote.url, str(self._folder / "mirror.git"))
+        _run("docker", "volume", "create", "--label", f"io.ocore.namespace={NAMESPACE}", NAME)
+        self._script("install")
+
+    def push(self) -> Done:
+        """What is at the tip of the remote's branch goes live."""
+        self.pushes += 1
+        return self._script("push", str(self.pushes))
+
+    def roll_back(self, push: int) -> Done:
+        """To what that push replaced."""
+        self._rollbacks += 1
+        return self._script("rollback", str(push), str(self._rollbacks))
+
+    def _write_conf(self, runtime: Any, version: str, password: str) -> None:
+        from instances.odoo import config
+        from instances.odoo.versions import series
+
+        conf = config.render_config(
+            config.OdooConfig(
+                series=series(version),
+                db_host=runtime.databases.host,
+                db_port=runtime.databases.port,
+                db_user=DATABASE,
+                db_password=password,
+                db_name=DATABASE,
+                admin_passwd=config.password_hash(secrets.token_urlsafe(24), rounds=1000),
+            )
+        )
+        (self._folder / "odoo.conf").write_text(conf)
+
+    def _script(self, *arguments: str) -> Done:
+        environment = {
+            **os.environ,
+            "FOLDER": str(self._folder),
+            "NAME": NAME,
+            "BRANCH": "main",
+            "MODULE": MODULE,
+            "BASE": self._base_image,
+            "DATABASE": DATABASE,
+            "NETWORK": NAMESPACE,
+            "POSTGRES": f"{NAMESPACE}-postgres",
+            "VOLUME": NAME,
+            "PORT": str(BY_HAND_PORT),
+            "LABEL": f"io.ocore.namespace={NAMESPACE}",
+        }
+        began, clock = time.monotonic(), time.time()
+        said = _run("bash", str(Path(__file__).with_name("by_hand.sh")), *arguments, environment=environment)
+        seconds = time.monotonic() - began
+        phases = {}
+        for line in said.splitlines():
+            name, instant = line.split()
+            phases[name] = float(instant) - clock
+            clock = float(instant)
+        return Done(seconds, phases)
+
+
+def remove_images(client: Any) -> None:
+    """What the script built: it carries no label of ours, but the name that only it gives."""
+    for image in client.images(name=NAME):
+        for tag in image["RepoTags"] or []:
+            client.remove_image(tag)
+
+
+def _run(*command: str, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ByHandFailed(f"{' '.join(command[:3])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout

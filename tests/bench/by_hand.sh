@@ -1,0 +1,98 @@
+#!/bin/bash
+# What a competent admin types to bring a push live without oCore, with a way back: the benches' baseline.
+#
+#   by_hand.sh install     the first time: the addon is installed in a database that is there
+#   by_hand.sh push        what was pushed goes live
+#   by_hand.sh rollback N  the version, database and filestore that push number N replaced
+#
+# Prints a line "phase seconds-since-the-epoch" at each phase's end. From the environment: FOLDER (holds mirror.git and
+# odoo.conf), NAME, BRANCH, MODULE, BASE (Odoo's image), DATABASE, NETWORK, POSTGRES, VOLUME, PORT, LABEL.
+set -euo pipefail
+
+data=$(docker volume inspect --format '{{.Mountpoint}}' "$VOLUME")
+run=(--network "$NETWORK" --volume "$VOLUME:/var/lib/odoo" --volume "$FOLDER/odoo.conf:/etc/odoo/odoo.conf:ro"
+    --memory 2g --label "$LABEL")
+
+mark() { echo "$1 $EPOCHREALTIME"; }
+sql() { docker exec "$POSTGRES" sh -c 'exec /usr/lib/postgresql/*/bin/psql -q -U postgres -c "$1"' sh "$1"; }
+layers() { docker image inspect --format '{{.RootFS.Layers}}' "$1"; }
+ask() { curl --silent --fail --noproxy '*' --max-time 20 "http://127.0.0.1:$PORT$1"; }
+
+build() {
+    git --git-dir "$FOLDER/mirror.git" fetch --quiet origin
+    commit=$(git --git-dir "$FOLDER/mirror.git" rev-parse "refs/heads/$BRANCH")
+    image="$NAME:$commit"
+    context=$(mktemp --directory)
+    mkdir "$context/addons"
+    git --git-dir "$FOLDER/mirror.git" archive "$commit" "$MODULE" | tar --extract --directory "$context/addons"
+    printf 'FROM %s\nCOPY addons /opt/ocore/addons\n' "$BASE" > "$context/Dockerfile"
+    docker build --quiet --tag "$image" "$context" > /dev/null
+    rm -r "$context"
+}
+
+change() {
+    docker run --rm --name "$NAME-update" --label "io.ocore.container=$NAME-update" "${run[@]}" "$image" \
+        odoo --config=/etc/odoo/odoo.conf "$@" --stop-after-init --no-http --max-cron-threads=0 2> "$FOLDER/update.log" ||
+        { tail --lines 30 "$FOLDER/update.log" >&2; exit 1; }
+}
+
+start() {
+    docker run --detach --name "$NAME" --label "io.ocore.container=$NAME" "${run[@]}" --restart unless-stopped \
+        --publish "127.0.0.1:$PORT:8069" "$1" odoo --config=/etc/odoo/odoo.conf > /dev/null
+}
+
+set_aside() {
+    docker stop "$NAME" > /dev/null
+    docker rename "$NAME" "$NAME-old"
+}
+
+wait_until_it_serves() {
+    until ask /web/health > /dev/null; do sleep 0.05; done
+    until ask /web/login | grep --quiet oe_login_form; do sleep 0.05; done
+}
+
+case "$1" in
+install)
+    build
+    change --init "$MODULE"
+    start "$image"
+    wait_until_it_serves
+    ;;
+push)
+    running=$(docker inspect --format '{{.Config.Image}}' "$NAME")
+    build
+    mark build
+    if [ "$(layers "$running")" = "$(layers "$image")" ]; then
+        wait_until_it_serves
+        mark health
+        exit
+    fi
+    set_aside
+    docker inspect --format '{{.Config.Image}}' "$NAME-old" > "$FOLDER/replaced-by-$2"
+    sql "CREATE DATABASE ${DATABASE}_$2 TEMPLATE $DATABASE OWNER $DATABASE"
+    mkdir --parents "$data/filestore/$DATABASE"
+    cp --archive --link "$data/filestore/$DATABASE" "$data/kept-$2"
+    mark snapshot
+    change --update "$MODULE"
+    start "$image"
+    mark deploy
+    wait_until_it_serves
+    mark health
+    docker rm "$NAME-old" > /dev/null
+    mark complete
+    ;;
+rollback)
+    set_aside
+    sql "ALTER DATABASE $DATABASE RENAME TO ${DATABASE}_before_$3"
+    sql "CREATE DATABASE $DATABASE TEMPLATE ${DATABASE}_$2 OWNER $DATABASE"
+    mv "$data/filestore/$DATABASE" "$data/before-$3"
+    cp --archive --link "$data/kept-$2" "$data/filestore/$DATABASE"
+    mark snapshot
+    start "$(cat "$FOLDER/replaced-by-$2")"
+    mark deploy
+    wait_until_it_serves
+    mark health
+    docker rm "$NAME-old" > /dev/null
+    mark complete
+    ;;
+esac
