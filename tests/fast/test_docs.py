@@ -11,7 +11,6 @@ from django.conf import settings
 from django.core.management import get_commands
 from django.utils import timezone
 
-from deployments import recovery
 from deployments.models import Deployment, Snapshot
 from deployments.states import Status
 from instances.models import Door
@@ -246,11 +245,6 @@ def test_the_runbook_shows_the_facts_of_the_snapshot(broken, capsys):
     assert f"ready {broken.environment.database}__s{broken.pk} s{broken.pk}" in capsys.readouterr().out
 
 
-def test_the_runbook_hands_a_failed_rollback_back_to_the_reconciler(broken):
-    run_snippet("again", broken.pk)
-    assert recovery.abandoned() == [broken.pk]
-
-
 def test_the_runbook_says_in_the_rows_what_was_done_by_hand(broken):
     run_snippet("rows", broken.pk)
     broken.refresh_from_db()
@@ -268,16 +262,6 @@ def test_the_runbook_removes_a_snapshot(broken):
     snapshot.refresh_from_db()
     assert snapshot.state == Snapshot.State.GONE
     assert not databases.exists(snapshot.database)
-
-
-def test_an_environment_whose_data_is_gone_is_made_anew_after_what_the_runbook_says(broken):
-    environment, live = broken.environment, Deployment.objects.get(live=True)
-    environment.instances.update(state="running", container="gone")
-    run_snippet("gone", broken.pk)
-    live.refresh_from_db()
-    assert not live.live
-    assert [(one.state, one.container) for one in environment.instances.all()] == [("new", "")]
-    assert broken.snapshots.get().state == Snapshot.State.GONE
 
 
 def test_the_runbook_writes_every_secret_with_the_new_key(broken, settings):
