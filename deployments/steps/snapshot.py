@@ -17,6 +17,7 @@ from deployments.steps.health_check import wait_until_healthy
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
+from instances.runtimes.base import DatabaseError
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
 from projects.models import Environment
@@ -38,9 +39,14 @@ class RestoreFailed(ExpectedError):
 def perform(stage: Stage) -> str:
     run = stage.run
     environment, runtime = run.environment, run.runtime
-    if run.live and not runtime.databases.exists(environment.database):
-        raise DataLost(f"The database {environment.database} of {environment} is not on {environment.server} any more.")
-    plan = planning.plan(run)
+    try:
+        plan = planning.plan(run)
+    except DatabaseError as error:
+        if run.live and not runtime.databases.exists(environment.database):
+            raise DataLost(
+                f"The database {environment.database} of {environment} is not on {environment.server} any more."
+            ) from error
+        raise
     planning.tell(plan, stage.log)
     if planning.may_stay(run, plan):
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")

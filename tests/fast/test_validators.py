@@ -188,6 +188,13 @@ GOOD_AND_BAD = [
         "/ /web/health /web/login?db=x",
         "web //host/x http://host/ /a\\b /a#b /\x00 /é " + "/a\nb",
     ),
+    (
+        validators.validate_dsn,
+        "postgresql://dba:hidden@db.example.com:5433/postgres postgres://dba@10.0.0.2 postgresql://dba@[2001:db8::1]/x",
+        "x postgresql://db/postgres postgresql://dba:hidden@/x postgresql://dba:hidden@localhost/x service=odoo "
+        "postgresql://dba:hidden@one,two/x postgresql://dba:hidden@db/x?nonsense=1 https://dba:hidden@db/x "
+        "postgresql://dba:hidden@/x?host=/run/postgresql postgresql://dba:hidden@127.0.0.1/x postgresql://db?user=",
+    ),
     (validators.validate_variable_name, "PATH a_1 _X", "1A A-B A=B A.B é"),
     (validators.validate_option_name, "log_level db_maxconn", "Log a-b a=b 1a [options] _x"),
 ]
@@ -199,6 +206,14 @@ def test_names(validate, good: str, bad: str) -> None:
         assert not refused(validate, text), text
     for text in [*bad.split(" "), "", good.split(" ")[0] + "\n"]:
         assert refused(validate, text), text
+
+
+def test_what_is_wrong_with_a_dsn_is_said_without_its_password() -> None:
+    for dsn in ("postgresql://dba:hidden@/x", "postgresql://:hidden@db/x", "dba hidden"):
+        with pytest.raises(ValidationError) as raised:
+            validators.validate_dsn(dsn)
+        assert "postgresql://role:password@host" in str(raised.value)
+        assert "hidden" not in str(raised.value)
 
 
 def test_errors_of_lists_and_mappings_name_their_field() -> None:

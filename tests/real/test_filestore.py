@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.conf import settings
 
-from instances.filestore import FilestoreError, VolumeFilestores
+from instances.filestore import VOLUME_LABEL, FilestoreError, VolumeFilestores
 from instances.runtimes.base import ContainerSpec, FilestoreFacts, RunFailed, ServerSpec
 from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.containers import DockerContainers
@@ -191,3 +191,33 @@ def test_a_snapshot_of_5000_files_takes_well_under_a_second_more_than_starting_a
     taken = seconds(filestores.snapshot, "acme", "s0")
     assert filestores.facts(VOLUME, "acme", "s0").files == 5000
     assert taken - bare < 0.7
+
+
+class Killed(BaseException):
+    """As `kill -9` of the worker: nothing of ours runs any more."""
+
+
+def test_what_a_killed_worker_left_at_a_volume_goes_with_it_and_nothing_else(filestores, containers, monkeypatch):
+    other = f"{VOLUME}-2"
+    filestores.ensure(other, settings.OCORE_ODOO_IMAGE.format(version="19.0"))
+
+    def die(spec: ContainerSpec, *_: object, **__: object) -> None:
+        containers.create(spec)
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(containers, "run", die)
+        for volume in (VOLUME, other):
+            with pytest.raises(Killed):
+                filestores.facts(volume, "acme")
+    assert len(containers.list({VOLUME_LABEL: VOLUME})) == 1
+
+    filestores.remove(VOLUME)
+
+    try:
+        assert containers.find_volume(VOLUME) is None
+        assert containers.list({VOLUME_LABEL: VOLUME}) == []
+        assert len(containers.list({VOLUME_LABEL: other})) == 1
+    finally:
+        filestores.remove(other)
+    assert containers.find_volume(other) is None
