@@ -22,6 +22,19 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def sane_overrides(table: str) -> list[models.BaseConstraint]:
+    """What no row may say, whoever writes it; None inherits."""
+    least = 256 * 1024**2
+    return [
+        models.CheckConstraint(
+            condition=Q(memory_limit=None) | Q(memory_limit__gte=least), name=f"{table}_memory_limit_is_enough"
+        ),
+        models.CheckConstraint(
+            condition=Q(odoo_version=None) | Q(odoo_version__endswith=".0"), name=f"{table}_odoo_version_is_a_series"
+        ),
+    ]
+
+
 class Server(models.Model):
     """A Docker host; where environments live."""
 
@@ -120,6 +133,17 @@ class Project(EnvironmentOverrides):
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            *sane_overrides("project"),
+            models.CheckConstraint(
+                condition=Q(repository_url="")
+                | Q(repository_url__startswith="https://")
+                | Q(repository_url__startswith="ssh://")
+                | Q(repository_url__startswith="file:///")
+                | (Q(repository_url__contains="@") & ~Q(repository_url__contains="::")),
+                name="project_repository_is_https_ssh_or_file",
+            ),
+        ]
         permissions = [
             ("view_webhook_secret", "Can see a project's webhook secret"),
             ("rotate_webhook_secret", "Can make a new webhook secret for a project"),
@@ -201,7 +225,12 @@ class Environment(EnvironmentOverrides):
             models.UniqueConstraint(fields=["project", "name"], name="environment_name_unique_in_project"),
             models.UniqueConstraint(fields=["server", "subdomain"], name="environment_subdomain_unique_on_server"),
             models.UniqueConstraint(fields=["server", "database"], name="environment_database_unique_on_server"),
-            models.CheckConstraint(condition=~Q(branch__startswith="-"), name="environment_branch_is_no_option"),
+            models.CheckConstraint(
+                condition=Q(branch="")
+                | ~(Q(branch__startswith="-") | Q(branch__contains="..") | Q(branch__contains=" ")),
+                name="environment_branch_is_one_of_gits",
+            ),
+            *sane_overrides("environment"),
         ]
         permissions = [("view_odoo_password", "Can see the password of Odoo's administrator")]
 

@@ -18,7 +18,8 @@ MAX_BRANCH = 200
 DSN_FORM = "Write it as postgresql://role:password@host:5432/postgres."
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
-_ODOO_VERSION = re.compile(r"[0-9]{1,2}\.0|saas-[0-9]{1,2}\.[0-9]")
+_ODOO_VERSION = re.compile(r"(?:1[4-9]|[2-9][0-9])\.0")
+"""14 is the oldest that oCore knows how to run."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")
 _MODULE = re.compile(r"[A-Za-z0-9_]+")
@@ -26,9 +27,7 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}|[0-9a-fA-F]{64}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _HOST_AND_PORT = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
-_ENDPOINT = re.compile(
-    rf"unix:///[A-Za-z0-9._/-]+|tcp://{_HOST_AND_PORT}|ssh://(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?{_HOST_AND_PORT}"
-)
+_ENDPOINT = re.compile(rf"unix:///[A-Za-z0-9._/-]+|tcp://{_HOST_AND_PORT}")
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::[0-9]{{1,5}})?/)?"
@@ -97,7 +96,9 @@ def validate_slug(slug: str) -> None:
 
 def validate_odoo_version(version: str) -> None:
     if not _ODOO_VERSION.fullmatch(version):
-        raise ValidationError(f"“{printable(version)}” is not a version of Odoo. Write for example 19.0 or saas-18.4.")
+        raise ValidationError(
+            f"“{printable(version)}” is not a version of Odoo that oCore runs. Write for example 19.0."
+        )
 
 
 def validate_image(reference: str) -> None:
@@ -115,7 +116,7 @@ def validate_endpoint(endpoint: str) -> None:
     if not _ENDPOINT.fullmatch(endpoint) or ".." in endpoint:
         raise ValidationError(
             f"“{printable(endpoint)}” is not where an engine listens. Write for example "
-            "unix:///var/run/docker.sock, tcp://host:2376 or ssh://user@host."
+            "unix:///var/run/docker.sock or tcp://host:2375."
         )
 
 

@@ -167,7 +167,7 @@ def test_relative_addresses_that_leave_the_host(relative: str) -> None:
 
 GOOD_AND_BAD = [
     (validators.validate_slug, "acme acme-2 a", "2acme Acme acme- -acme a--b a_b a.b /a é " + "a" * 41),
-    (validators.validate_odoo_version, "19.0 8.0 saas-18.4", "19 19.1 19.0.1 master saas-18 saas~18.4 ١٩.0 119.0 -1.0"),
+    (validators.validate_odoo_version, "19.0 14.0", "19 19.1 8.0 19.0.1 master saas-18.4 saas~18.4 ١٩.0 119.0 -1.0"),
     (
         validators.validate_image,
         "odoo:{version} odoo registry.example.com/a/odoo:19.0 localhost:5000/odoo r:5000/odoo@sha256:" + "a" * 64,
@@ -175,8 +175,8 @@ GOOD_AND_BAD = [
     ),
     (
         validators.validate_endpoint,
-        "unix:///var/run/docker.sock tcp://host:2376 ssh://ann@host ssh://host:22",
-        "host /var/run/docker.sock http://host unix://relative ssh://-oProxyCommand=id tcp://a@b:1 unix:///a/../b",
+        "unix:///var/run/docker.sock tcp://host:2376",
+        "host /var/run/docker.sock http://host unix://relative ssh://ann@host ssh://-oProxyCommand=id tcp://a@b:1 unix:///a/../b",
     ),
     (
         validators.validate_domain,
