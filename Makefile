@@ -8,7 +8,7 @@ TEST_ENV := env -u OCORE_STATE_DIR -u DATABASE_URL -u REDIS_URL -u DJANGO_SETTIN
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down clean-machine test test-fast lint format bench venv venv-dev prepare-tests
+.PHONY: help up down clean-machine test test-fast lint format bench screenshots venv venv-dev prepare-tests
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -38,6 +38,10 @@ format: venv-dev ## Put the code into its form
 
 bench: prepare-tests ## Measure push-to-live against the same commands typed by hand
 	@$(VENV)/bin/python -m tests.bench
+
+screenshots: prepare-tests ## Run the browser test and take the pictures of the README from it
+	@$(TEST_ENV) OCORE_SCREENSHOTS="$(CURDIR)/var/screenshots" $(VENV)/bin/python -m pytest tests/browser
+	@cp var/screenshots/deployment-page.png var/screenshots/environments.png var/screenshots/status-page.png docs/pictures/
 
 prepare-tests: venv-dev
 	@$(MANAGE) prepare_tests
