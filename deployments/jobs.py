@@ -22,11 +22,9 @@ def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
     try:
         deployment = act(pk)
     except pipeline.Busy:
-        return  # whoever is at work there hands on
-    except Exception:
+        return
+    finally:
         services.enqueue_next(environment)
-        raise
-    services.enqueue_next(environment)
     if deployment.status == Status.SUCCEEDED:
         queues.enqueue_dump(pk)
         queues.enqueue_pending(environment)

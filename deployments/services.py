@@ -131,8 +131,10 @@ def retry_rollback(deployment: Deployment, who: Who) -> None:
 
 
 def enqueue_next(environment_id: int) -> None:
-    """After something has ended in an environment: the deployment that waited for it."""
-    if Deployment.objects.filter(environment=environment_id, status__in=UNDERWAY).exists():
+    """After something has ended in an environment: the deployment that waited for it. While something else is at work
+    there nothing is handed on: its end does that."""
+    environment = Environment.objects.filter(pk=environment_id).first()
+    if environment is None or environment.busy or underway(environment):
         return
     queued = Deployment.objects.filter(environment=environment_id, status=Status.QUEUED).first()
     if queued:

@@ -11,7 +11,6 @@ from django.db import connection
 
 from deployments import pipeline, services
 from deployments.models import Deployment, LogChunk
-from deployments.services import Who
 from deployments.states import Status, Trigger
 from instances.odoo import queries
 from instances.odoo.queries import Stored
@@ -20,29 +19,11 @@ from instances.runtimes.simulated import Faults
 from ocore.locks import file_lock
 from projects.models import Environment, Project
 from tests import factories
+from tests.acme import ADA, addon, log_of
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
 
 pytestmark = pytest.mark.django_db(transaction=True)
-ADA = Who("ada")
-
-
-def addon(version: str = "1.0") -> dict[str, str]:
-    manifest = f"{{'name': 'Notes', 'version': '{version}', 'depends': ['base']}}\n"
-    return {"acme_notes/__manifest__.py": manifest, "acme_notes/__init__.py": ""}
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> GitRemote:
-    made = GitRemote(tmp_path / "remote")
-    made.commit("First", addon())
-    return made
-
-
-@pytest.fixture
-def production(remote: GitRemote, settings: Any, tmp_path: Path) -> Environment:
-    settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
-    return factories.environment(project=factories.project(repository_url=remote.url), health_deadline=5)
 
 
 @pytest.fixture
@@ -58,10 +39,6 @@ def deploy(production: Environment, queues: Queues, faults: Faults) -> Any:
 
     run.finish = finish  # type: ignore[attr-defined]
     return run
-
-
-def log_of(deployment: Deployment) -> str:
-    return "".join(LogChunk.objects.filter(step__deployment=deployment).values_list("text", flat=True))
 
 
 def simulated(change: Any) -> Any:

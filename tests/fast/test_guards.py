@@ -2,7 +2,6 @@
 
 import threading
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,35 +20,11 @@ from instances.runtimes.base import DatabaseError, Exit, RunFailed
 from instances.runtimes.simulated import Faults
 from projects.models import Environment, Server
 from tests import factories
+from tests.acme import ADA, Client, addon, log_of, running
 from tests.conftest import Queues
-from tests.fast.test_pipeline import ADA, Client, addon, log_of, running
 from tests.git_remote import GitRemote
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> GitRemote:
-    made = GitRemote(tmp_path / "remote")
-    made.commit("First", addon())
-    return made
-
-
-@pytest.fixture
-def production(remote: GitRemote, settings: Any, tmp_path: Path) -> Environment:
-    settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
-    return factories.environment(project=factories.project(repository_url=remote.url), health_deadline=5)
-
-
-@pytest.fixture
-def deploy(production: Environment, queues: Queues, faults: Faults) -> Any:
-    def run(environment: Environment | None = None, **options: Any) -> Deployment:
-        deployment = services.request_deployment(environment or production, Trigger.PUSH, ADA, **options)
-        queues.run_all()
-        deployment.refresh_from_db()
-        return deployment
-
-    return run
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """The pipeline's logic on a simulated server: what it does, and what it takes back, in which order."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from deployments import pipeline, recovery, services
-from deployments.models import Deployment, LogChunk, Snapshot, Step
+from deployments.models import Deployment, Snapshot, Step
 from deployments.services import Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.models import Door, Instance
@@ -17,72 +16,15 @@ from instances.runtimes.base import Answer, BuildFailed, DatabaseError, EdgeErro
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
 from tests import factories
+from tests.acme import ADA, Client, addon, log_of, running
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
 
 pytestmark = pytest.mark.django_db(transaction=True)
-ADA = Who("ada")
-
-
-def addon(version: str = "1.0", **more: str) -> dict[str, str]:
-    manifest = f"{{'name': 'Notes', 'version': '{version}', 'depends': ['base']}}\n"
-    return {"acme_notes/__manifest__.py": manifest, "acme_notes/__init__.py": ""} | more
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> GitRemote:
-    made = GitRemote(tmp_path / "remote")
-    made.commit("First", addon())
-    return made
-
-
-@pytest.fixture
-def production(remote: GitRemote, settings: Any, tmp_path: Path) -> Environment:
-    settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
-    return factories.environment(project=factories.project(repository_url=remote.url), health_deadline=5)
-
-
-@pytest.fixture
-def deploy(production: Environment, queues: Queues, faults: Faults) -> Any:
-    def run(**options: Any) -> Deployment:
-        deployment = services.request_deployment(production, Trigger.MANUAL, ADA, **options)
-        queues.run_all()
-        deployment.refresh_from_db()
-        return deployment
-
-    return run
-
-
-class Client:
-    """Writes through the edge and remembers what was accepted."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-        self.edge: Any = runtime_for(environment.server).edge
-        self.accepted: list[str] = []
-
-    def write(self, text: str) -> bool:
-        accepted = self.edge.write(self.environment.hostname, text)
-        if accepted:
-            self.accepted.append(text)
-        return bool(accepted)
-
-    @property
-    def found(self) -> list[str]:
-        return list(self.edge.rows(self.environment.database))
-
-
-def running(environment: Environment) -> list[str]:
-    containers = runtime_for(environment.server).containers.list({})
-    return sorted(one.name for one in containers if one.running)
 
 
 def kinds(deployment: Deployment) -> list[tuple[str, str]]:
     return [(step.kind, step.status) for step in deployment.steps.all()]
-
-
-def log_of(deployment: Deployment) -> str:
-    return "".join(LogChunk.objects.filter(step__deployment=deployment).values_list("text", flat=True))
 
 
 def test_the_first_deployment_creates_everything_and_goes_live(deploy: Any, production: Environment) -> None:

@@ -1,0 +1,44 @@
+"""Acme on a simulated server: its addon, a client who writes, and what there is to see."""
+
+from typing import Any
+
+from deployments.models import Deployment, LogChunk
+from deployments.services import Who
+from instances.runtimes import runtime_for
+from projects.models import Environment
+
+ADA = Who("ada")
+
+
+def addon(version: str = "1.0") -> dict[str, str]:
+    """The files of Acme's one addon."""
+    manifest = f"{{'name': 'Notes', 'version': '{version}', 'depends': ['base']}}\n"
+    return {"acme_notes/__manifest__.py": manifest, "acme_notes/__init__.py": ""}
+
+
+class Client:
+    """Writes through the edge and remembers what was accepted."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.edge: Any = runtime_for(environment.server).edge
+        self.accepted: list[str] = []
+
+    def write(self, text: str) -> bool:
+        accepted = self.edge.write(self.environment.hostname, text)
+        if accepted:
+            self.accepted.append(text)
+        return bool(accepted)
+
+    @property
+    def found(self) -> list[str]:
+        return list(self.edge.rows(self.environment.database))
+
+
+def running(environment: Environment) -> list[str]:
+    containers = runtime_for(environment.server).containers.list({})
+    return sorted(one.name for one in containers if one.running)
+
+
+def log_of(deployment: Deployment) -> str:
+    return "".join(LogChunk.objects.filter(step__deployment=deployment).values_list("text", flat=True))
