@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
 # The tests choose their own folders, names and ports; a developer's .env and environment must not reach them.
-TEST_ENV := env -u OCORE_STATE_DIR -u DATABASE_URL -u REDIS_URL -u DJANGO_SETTINGS_MODULE
+TEST_ENV := env -u PYTHONDONTWRITEBYTECODE -u OCORE_STATE_DIR -u DATABASE_URL -u REDIS_URL -u DJANGO_SETTINGS_MODULE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

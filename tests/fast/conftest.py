@@ -27,7 +27,7 @@ def remote(tmp_path: Path) -> GitRemote:
 @pytest.fixture
 def production(remote: GitRemote, settings: Any, tmp_path: Path) -> Environment:
     settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
-    return factories.environment(project=factories.project(repository_url=remote.url), health_deadline=5)
+    return factories.environment(project=factories.project(repository_url=remote.url), health_deadline=1)
 
 
 @pytest.fixture
