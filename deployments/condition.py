@@ -48,8 +48,11 @@ class Condition:
     def state(self) -> State:
         if self.broken:
             return State.DOWN
-        if self.underway or self.closed_since:
+        if self.closed_since:
             return State.UPDATING
+        if self.underway:
+            # Work that holds nobody up yet is no excuse for an Odoo that doesn't answer.
+            return State.DOWN if self.live and self._as_seen() == State.DOWN else State.UPDATING
         if not self.live:
             return State.NOT_LIVE
         states = {instance.state for instance in self.instances}

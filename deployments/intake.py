@@ -234,8 +234,8 @@ def _why_nothing(push: Push) -> str:
         return f"Nothing to deploy in the event “{push.event}”."
     if any(change.deleted for change in push.changes):
         return "A ref was deleted; that deploys nothing."
-    kinds = ", ".join(dict.fromkeys(change.type for change in push.changes))
-    return f"Only branches deploy; this push moved: {kinds}."
+    moved = (f"a {change.type}" if change.type == "tag" else change.ref for change in push.changes)
+    return f"Only branches deploy; this push moved {', '.join(dict.fromkeys(moved))}."
 
 
 def _decide_branch(project: Project, push: Push, change: RefChange, delivery: Delivery, decision: Decision) -> None:

@@ -27,6 +27,7 @@ class StepLog:
 
     def __call__(self, text: str) -> None:
         if not text.strip():
+            self._pulse()
             return
         with self._lock:
             if self._total > MAX_CHARACTERS:
@@ -37,6 +38,12 @@ class StepLog:
             self._pending.append(text if text.endswith("\n") else text + "\n")
             self._size += len(text)
             if self._size >= FLUSH_CHARACTERS or time.monotonic() - self._written >= FLUSH_SECONDS:
+                self._flush()
+
+    def _pulse(self) -> None:
+        """Work that is silent says so once a second: what was said last is shown, not kept until it says more."""
+        with self._lock:
+            if time.monotonic() - self._written >= FLUSH_SECONDS:
                 self._flush()
 
     def flush(self) -> None:

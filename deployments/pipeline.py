@@ -36,6 +36,8 @@ STEPS: dict[StepKind, ModuleType] = {
 }
 BUG_ADVICE = "This is a defect of oCore, not of your repository. The traceback is in the step's log; please report it."
 
+HOPELESS = (snapshot.RestoreFailed, snapshot.OldVersionGone)
+"""What another attempt of a rollback can't change."""
 RUNBOOK = (
     "Look at the rollback's log; docs/operations.md, “A rollback failed”, tells what to do. "
     "Once the cause is gone, “Try the rollback again” finishes it."
@@ -193,11 +195,14 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
         ExpectedError(
             f"{held.deployment.error}{THEN_FAILED}{failure.message}",
             detail=failure.detail or held.deployment.detail,
-            advice=RUNBOOK,
+            advice=failure.advice if isinstance(failure, snapshot.OldVersionGone) else RUNBOOK,
         )
     )
     logger.critical("%s: the rollback failed, a person must look: %s", held.deployment, failure.message)
     Door.objects.filter(environment=held.environment).update(at_work=False)
+    Instance.objects.filter(environment=held.environment, state=Instance.State.RUNNING).update(
+        state=Instance.State.FAILED, state_since=timezone.now(), problem=f"The rollback of {held.deployment} failed."
+    )
     _finish(held, Status.ROLLBACK_FAILED, row=row, outcome=failure.message)
 
 
@@ -217,7 +222,7 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
                     step.status = StepStatus.UNDONE
                     Step.objects.filter(pk=step.pk, deployment__token=held.token).update(status=StepStatus.UNDONE)
         except ExpectedError as error:
-            if isinstance(error, snapshot.RestoreFailed) or time.monotonic() + pause > deadline:
+            if isinstance(error, HOPELESS) or time.monotonic() + pause > deadline:
                 return error
             stage.log(f"Not yet: {error.message} Trying again in {pause:.0f} s.")
             time.sleep(pause)

@@ -1,22 +1,27 @@
 """The clock's look at every environment that should be up, from outside, through its server's edge."""
 
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from django.utils import timezone
+from django.utils.html import strip_tags
 
 from deployments.models import Deployment
-from instances.models import Door, HealthCheck
+from deployments.states import UNDERWAY
+from instances.models import Door, HealthCheck, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Answer
 from ocore.errors import ExpectedError
+from ocore.redaction import redact
 from projects.inheritance import resolve
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 KEPT = timedelta(days=35)
 AT_ONCE = 8
+_UNSEEN = re.compile(r"<(style|script|head)\b.*?</\1>", re.DOTALL | re.IGNORECASE)
 
 
 def probe_all() -> None:
@@ -39,12 +44,50 @@ def probe_all() -> None:
                 held=environment.pk in held,
                 status=answer.status,
                 seconds=answer.seconds,
-                detail="" if answer.ok else answer.body[:500],
+                detail="" if answer.ok else _words(answer.body),
             )
             for environment, answer in zip(wanted, answers, strict=True)
         ]
     )
     HealthCheck.objects.filter(checked_at__lt=now - KEPT).delete()
+    for environment, answer in zip(wanted, answers, strict=True):
+        _record(environment, answer)
+
+
+def _record(environment: Environment, answer: Answer) -> None:
+    """What was seen becomes the instances' state, so that no screen calls running what doesn't answer. What is in the
+    middle of something is left to whoever is at work there."""
+    for instance in environment.instances.all():
+        if instance.state not in (Instance.State.RUNNING, Instance.State.FAILED) or not instance.container:
+            continue
+        problem = "" if answer.ok else _problem(environment, instance, answer)
+        state = Instance.State.FAILED if problem else Instance.State.RUNNING
+        changes = {"state": state, "problem": problem}
+        if state != instance.state:
+            changes["state_since"] = timezone.now()
+        Instance.objects.filter(pk=instance.pk, state=instance.state, container=instance.container).exclude(
+            environment__in=Deployment.objects.filter(status__in=UNDERWAY).values("environment")
+        ).exclude(environment__in=Door.objects.values("environment")).exclude(
+            environment__busy_until__gt=timezone.now()
+        ).update(**changes)
+
+
+def _problem(environment: Environment, instance: Instance, answer: Answer) -> str:
+    """In a sentence, for whoever looks at the list."""
+    try:
+        found = runtime_for(environment.server).containers.find(instance.container)
+    except ExpectedError as error:
+        return redact(error.message)
+    if found is None:
+        return f"Its container {instance.container} is gone."
+    if not found.running:
+        return f"Its container does not run ({found.state})."
+    return f"It answers {answer.status} to its health check." if answer.status else f"No answer: {answer.body[:200]}"
+
+
+def _words(page: str) -> str:
+    """What a page says, without its HTML."""
+    return " ".join(strip_tags(_UNSEEN.sub(" ", page)).split())[:500]
 
 
 def _path(environment: Environment) -> str:

@@ -163,7 +163,9 @@ def cancel(deployment: Deployment, who: Who) -> None:
             f"{deployment} is past the point of no return: clients already write to the new version.",
             advice="Wait until it is complete; then roll back if you want the old version.",
         )
-    raise NotPossible(f"{deployment} cannot be cancelled: it is {deployment.get_status_display().lower()}.")
+    raise NotPossible(
+        f"{deployment} cannot be cancelled any more. It has ended: {deployment.get_status_display().lower()}."
+    )
 
 
 @dataclass(frozen=True)

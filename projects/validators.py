@@ -54,6 +54,8 @@ def _branch_problem(name: str) -> str:
         return "git keeps this name to itself"
     if name.startswith("-"):
         return "it begins with a dash"
+    if name.startswith("refs/"):
+        return "write it as people say it, without “refs/heads/”"
     if any(unprintable(character) for character in name):
         return "it contains an unprintable character"
     found = next((character for character in name if character in " ~^:?*[\\"), "")

@@ -19,6 +19,8 @@ SOON, SOON_PAUSE = 10.0, 0.25
 PROBE_SECONDS = 20.0
 EDGE_SECONDS = 10.0
 LOG_LINES = 60
+DEATHS = 4
+"""Restarts within one health check, which take the engine a few seconds, after which it is given up."""
 
 
 def perform(stage: Stage) -> str:
@@ -79,7 +81,9 @@ def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: floa
             last = problems[0]
             log(f"Not yet: {last}")
         if time.monotonic() + pause > deadline:
-            raise _not_healthy(run, container, problems, settings["health_deadline"])
+            raise _not_healthy(run, container, problems, f"within {settings['health_deadline']} s")
+        if _keeps_dying(run, container):
+            raise _not_healthy(run, container, problems, f"after {DEATHS} starts")
         time.sleep(pause)
         run.check()
         soon = time.monotonic() - began < SOON
@@ -95,8 +99,6 @@ def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:
     if not found.running:
         why = "it ran out of memory" if found.out_of_memory else f"exit code {found.exit_code}"
         return [f"The container {container} does not run ({found.state}, {why})."]
-    if found.restart_count > 3:
-        return [f"The container {container} keeps dying: it was restarted {found.restart_count} times."]
     try:
         problems = readiness.judge_health(_ask(run, container, settings["health_path"]))
         problems = problems or readiness.judge_login(_ask(run, container, readiness.LOGIN_PATH))
@@ -113,16 +115,22 @@ def _ask(run: Run, container: str, path: str) -> Answer:
     return readiness.parse_probe(run.runtime.containers.exec(container, argv, timeout=PROBE_SECONDS + 5).output)
 
 
-def _not_healthy(run: Run, container: str, problems: list[str], seconds: float) -> NotHealthy:
+def _keeps_dying(run: Run, container: str) -> bool:
+    """It ends by itself whenever it is started: waiting longer only keeps clients waiting."""
+    found = run.runtime.containers.find(container)
+    return found is None or found.restart_count >= DEATHS
+
+
+def _not_healthy(run: Run, container: str, problems: list[str], when: str) -> NotHealthy:
     try:
         tail = run.runtime.containers.logs(container, LOG_LINES)
     except RunFailed as error:
         tail = error.message
     return NotHealthy(
-        f"Not healthy within {seconds} s: {problems[0]}",
+        f"Not healthy {when}: {problems[0]}",
         detail="\n".join(problems) + f"\n\nThe last lines of {container}:\n{tail}",
-        advice="Read Odoo's last lines below; correct the addon and push again. "
-        "A slow start may need a longer health deadline.",
+        advice="Read Odoo's last lines below: they name the addon to correct, or the setting of the environment, such "
+        "as an option of odoo.conf or a limit. A slow start may need a longer health deadline.",
     )
 
 

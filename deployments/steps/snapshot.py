@@ -8,6 +8,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
+from django.utils import timezone
 
 from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
@@ -30,6 +31,10 @@ SELECT md5(sequences.all || modules.all), pg_database_size(current_database()) F
   (SELECT COALESCE(string_agg(concat(name, state, latest_version), ',' ORDER BY name), '') AS all
    FROM ir_module_module) AS modules
 """
+
+
+class OldVersionGone(ExpectedError):
+    """What ran before can't be started any more; its data is where it was."""
 
 
 class RestoreFailed(ExpectedError):
@@ -160,12 +165,20 @@ def undo(stage: Stage, step: Step) -> None:
     before = [one for one in step.facts["old"] if one["serves"]]
     aliases = {instance.slug: instance.alias for instance in run.environment.instances.all()}
     for one in before:
+        if runtime.containers.find(one["container"]) is None:
+            then = run.live.commit[:10] if run.live and run.live.commit else "the version before"
+            raise OldVersionGone(
+                f"The old version's container {one['container']} was removed by somebody.",
+                advice=f"Its data is back. Deploy {then} with force: that makes the container anew and opens the door.",
+            )
         run.check()
         runtime.containers.start(one["container"])
         runtime.containers.join_edge(one["container"], aliases[one["slug"]])
     if before:
         seconds = wait_until_healthy(run, {one["container"]: one["slug"] for one in before}, stage.log, of=run.live)
         stage.log(f"The old version is healthy again after {seconds:.1f} s.")
+        for instance in run.environment.instances.filter(slug__in=[one["slug"] for one in before]):
+            instance.become(Instance.State.RUNNING, timezone.now())
     run.check()
     doors.open(run.environment, runtime, holder=str(run.deployment))
     _tidy(stage, Snapshot.objects.get(pk=step.facts["snapshot"]))

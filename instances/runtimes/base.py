@@ -41,7 +41,9 @@ class BuildFailed(ExpectedError):
 class RunFailed(ExpectedError):
     """A container could not be created, started or run, or went past its deadline."""
 
-    default_advice = "Read what the engine said: a port that is taken, a full disk or too little memory are usual."
+    default_advice = (
+        "Read what the engine said; docs/operations.md, “What it says, and what to do”, has the usual reasons."
+    )
 
 
 class DatabaseError(ExpectedError):

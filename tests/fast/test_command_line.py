@@ -567,7 +567,7 @@ def test_with_two_of_them_one_must_be_named(production: Environment) -> None:
 @pytest.mark.parametrize(
     ("status", "fields", "why"),
     [
-        (Status.SUCCEEDED, {}, "it is succeeded"),
+        (Status.SUCCEEDED, {}, "It has ended: succeeded"),
         (Status.RUNNING, {"switched_at": timezone.now()}, "past the point of no return"),
     ],
 )

@@ -29,7 +29,6 @@ def refused(validate, value) -> bool:
 @example("HEAD")
 @example("a.lock")
 @example("x.lock/y")
-@example("refs/heads/x")
 @example("a..b")
 @example("@{-1}")
 def test_branch_names_are_gits_own(name: str) -> None:
@@ -37,6 +36,12 @@ def test_branch_names_are_gits_own(name: str) -> None:
 
     ours = not refused(validators.validate_branch, name)
     assert ours == (done.returncode == 0) or (name == "@" and not ours)
+
+
+@pytest.mark.parametrize("name", ["refs/heads/main", "refs/tags/v1"])
+def test_a_branch_is_written_as_people_say_it(name: str) -> None:
+    with pytest.raises(ValidationError, match="without “refs/heads/”"):
+        validators.validate_branch(name)
 
 
 @pytest.mark.parametrize("name", ["-x", "--upload-pack=x", "a\x00b", "a\u202eb", "a\u0085b", "\ud800", "x" * 300, ""])

@@ -116,7 +116,7 @@ class DockerImages:
             del tail[: -4 * DETAIL_LINES]
             log(text if text.endswith("\n") else text + "\n")
         if "error" in event:
-            raise BuildFailed(f"The build of {reference} failed.", detail=_last(tail))
+            raise BuildFailed(f"The build failed{_reason(tail)}.", detail=_last(tail))
 
     def tag(self, reference: str, target: str) -> None:
         with self.engine.translated(f"name the image {reference} {target}"):
@@ -171,6 +171,12 @@ def _archive(context: Path, labels: Mapping[str, str]) -> IO[bytes]:
     archive = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's to close
     create_archive(str(context), files=files, fileobj=archive, extra_files=extra)
     return archive
+
+
+def _reason(tail: list[str]) -> str:
+    """The line in which pip, apt or the engine says why; nothing when none does."""
+    said = [line.strip() for text in tail for line in text.splitlines() if line.strip().startswith(("ERROR:", "E:"))]
+    return f": {said[-1].partition(':')[2].strip().rstrip('.')[:200]}" if said else ""
 
 
 def _last(tail: list[str]) -> str:
