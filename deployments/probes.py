@@ -4,6 +4,7 @@ import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 from django.utils.html import strip_tags
@@ -62,7 +63,7 @@ def _record(environment: Environment, answer: Answer) -> None:
             continue
         problem = "" if answer.ok else _problem(environment, instance, answer)
         state = Instance.State.FAILED if problem else Instance.State.RUNNING
-        changes = {"state": state, "problem": problem}
+        changes: dict[str, Any] = {"state": state, "problem": problem}
         if state != instance.state:
             changes["state_since"] = timezone.now()
         Instance.objects.filter(pk=instance.pk, state=instance.state, container=instance.container).exclude(
