@@ -197,7 +197,7 @@ def _wait(instance: Instance, runtime: Runtime) -> None:
     pause = 0.1
     argv = readiness.probe(readiness.LOGIN_PATH, host=instance.environment.hostname)
     while True:
-        answer = readiness.parse_probe(runtime.containers.exec(instance.container, argv).output)
+        (answer,) = readiness.parse_probe(runtime.containers.exec(instance.container, argv).output)
         problems = readiness.judge_login(answer)
         if not problems:
             return

@@ -113,8 +113,6 @@ class PostgresCluster:
                 f"The role with which oCore connects to the PostgreSQL of {self._server} may not create databases.",
                 advice="Give it CREATEDB and CREATEROLE, or name a superuser in the server's PostgreSQL DSN.",
             )
-        if not self._external:
-            self._psql("close template1", database_scripts.CLOSE_TEMPLATE1)
 
     def create_role(self, role: str, password: str) -> None:
         if not password.isascii() or not password.isprintable() or not password:
@@ -239,7 +237,8 @@ class PostgresCluster:
         while True:
             # Right after the start the engine may not let anyone in yet: `find` first, so that exec isn't refused.
             found = self._containers.find(self._container)
-            answer = self._run(database_scripts.READY, {}, {}, QUICK) if found and found.running else None
+            script = database_scripts.READY if self._external else database_scripts.READY_AND_CLOSED
+            answer = self._run(script, {}, {}, QUICK) if found and found.running else None
             if answer and answer.ok:
                 ((version, able),) = _parse(answer.output)
                 return int(version), able == "t"

@@ -269,8 +269,8 @@ TERMINATE_DUMP = (
 READY = """SET search_path = pg_catalog;
 SELECT :SERVER_VERSION_NUM, rolsuper OR rolcreatedb AND rolcreaterole FROM pg_roles WHERE rolname = current_user;
 """
-CLOSE_TEMPLATE1 = "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC;\n"
-"""`postgres` stays open to every role: Odoo listens there for its bus and cron notifications."""
+READY_AND_CLOSED = f"REVOKE CONNECT ON DATABASE template1 FROM PUBLIC;\n{READY}"
+"""In a cluster of ours. `postgres` stays open to every role: Odoo listens there for its bus and cron notifications."""
 
 
 def as_owner(parts: int) -> str:

@@ -15,6 +15,7 @@ from instances.odoo import commands, queries, verdict
 from instances.odoo.config import password_hash
 from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Plan
+from instances.runtimes.base import ContainerSpec
 
 UPDATE_SECONDS = 3 * 3600.0
 UPDATE_SILENCE_SECONDS = 1800.0
@@ -39,12 +40,20 @@ def perform(stage: Stage) -> str:
         _create_database(stage)
     elif run.deployment.restores:
         _restore(stage, run.deployment.restores)
-    if plan.changes_database:
-        _update(stage, plan)
-    if plan.changes_database or plan.stored != _stored(run):
+    run.check()
+    specs = _specs(run)
+    with ThreadPoolExecutor(max_workers=4) as pool:  # left only when all are there, also if the update fails
+        created = [pool.submit(run.runtime.containers.create, spec) for spec in specs]
+        if plan.changes_database:
+            _update(stage, plan)
+    for future in created:
+        future.result()
+    if plan.changes_database or plan.stored != plan.basis[1]:
         stage.intend(database=True)
         run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
-    _start(stage)
+    run.check()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(run.runtime.containers.start, [spec.name for spec in specs]))
     return _outcome(plan)
 
 
@@ -54,10 +63,6 @@ def _outcome(plan: Plan) -> str:
     parts = [f"installed {', '.join(plan.install)}"] if plan.install else []
     parts += [f"updated {', '.join(plan.update)}"] if plan.update else []
     return "; ".join(parts).capitalize() or "No module needed an update"
-
-
-def _stored(run: Run) -> queries.Stored | None:
-    return queries.read_stored(run.runtime.databases.query(run.environment.database, queries.READ_CHECKSUMS_SQL))
 
 
 def _create_database(stage: Stage) -> None:
@@ -128,9 +133,9 @@ def _update(stage: Stage, plan: Plan) -> None:
         raise UpdateFailed(failure.what if exit.code else problems[0], detail=detail, advice=failure.advice)
 
 
-def _start(stage: Stage) -> None:
-    run = stage.run
-    specs = [
+def _specs(run: Run) -> list[ContainerSpec]:
+    """Of the containers that will serve."""
+    return [
         processes.serving(
             instance,
             run.deployment.pk,
@@ -142,10 +147,6 @@ def _start(stage: Stage) -> None:
         )
         for position, instance in enumerate(run.instances)
     ]
-    run.check()
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(run.runtime.containers.create, specs))
-        list(pool.map(run.runtime.containers.start, [spec.name for spec in specs]))
 
 
 def undo(stage: Stage, step: Step) -> None:

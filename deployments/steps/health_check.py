@@ -17,6 +17,8 @@ LONGEST_PAUSE = 3.0
 SOON, SOON_PAUSE = 10.0, 0.25
 """In the first ten seconds it usually gets ready, and clients may be waiting."""
 PROBE_SECONDS = 20.0
+PATIENCE = 2.0
+"""So long a look waits inside the container for Odoo to listen, instead of the engine being asked again and again."""
 EDGE_SECONDS = 10.0
 LOG_LINES = 60
 DEATHS = 4
@@ -100,8 +102,7 @@ def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:
         why = "it ran out of memory" if found.out_of_memory else f"exit code {found.exit_code}"
         return [f"The container {container} does not run ({found.state}, {why})."]
     try:
-        problems = readiness.judge_health(_ask(run, container, settings["health_path"]))
-        problems = problems or readiness.judge_login(_ask(run, container, readiness.LOGIN_PATH))
+        problems = readiness.judge(_ask(run, container, settings["health_path"], readiness.LOGIN_PATH))
     except RunFailed as error:
         return [error.message]
     if problems:
@@ -110,9 +111,10 @@ def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:
     return [f"Module {row.name} is left “{row.state}”." for row in pending]
 
 
-def _ask(run: Run, container: str, path: str) -> Answer:
-    argv = readiness.probe(path, host=run.environment.hostname, timeout=PROBE_SECONDS)
-    return readiness.parse_probe(run.runtime.containers.exec(container, argv, timeout=PROBE_SECONDS + 5).output)
+def _ask(run: Run, container: str, *paths: str) -> list[Answer]:
+    argv = readiness.probe(*paths, host=run.environment.hostname, timeout=PROBE_SECONDS, patience=PATIENCE)
+    timeout = PATIENCE + PROBE_SECONDS * len(paths) + 5
+    return readiness.parse_probe(run.runtime.containers.exec(container, argv, timeout=timeout).output)
 
 
 def _keeps_dying(run: Run, container: str) -> bool:

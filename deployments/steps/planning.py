@@ -52,9 +52,7 @@ def _plan(run: Run) -> Plan:
 
 def _read(run: Run) -> tuple[tuple[ModuleRow, ...], Stored | None]:
     """All that a plan takes from the database."""
-    database = _database(run)
-    rows = queries.module_rows(run.runtime.databases.query(database, queries.MODULE_ROWS_SQL))
-    return tuple(rows), queries.read_stored(run.runtime.databases.query(database, queries.READ_CHECKSUMS_SQL))
+    return queries.read_basis(run.runtime.databases.query(_database(run), queries.BASIS_SQL))
 
 
 def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Plan:

@@ -36,6 +36,13 @@ FILES_OUTSIDE_SQL = "SELECT id FROM ir_attachment WHERE store_fname IS NOT NULL 
 # S608: the text is a constant of ours.
 READ_CHECKSUMS_SQL = f"SELECT value FROM ir_config_parameter WHERE key = '{CHECKSUMS_KEY}'"  # noqa: S608
 
+# A module has a name.
+BASIS_SQL = (
+    "SELECT name, state, COALESCE(latest_version, '') FROM ir_module_module UNION ALL"  # noqa: S608
+    f" SELECT '', '', value FROM ir_config_parameter WHERE key = '{CHECKSUMS_KEY}' ORDER BY name"
+)
+"""All that a plan is made from, in one question: the modules, and first, without a name, what oCore has stored."""
+
 
 @dataclass(frozen=True)
 class ModuleRow:
@@ -82,6 +89,13 @@ def read_stored(rows: Iterable[Sequence[str]]) -> Stored | None:
                 addons={str(name): str(checksum) for name, checksum in value["addons"].items()},
             )
     return None
+
+
+def read_basis(rows: Iterable[Sequence[str]]) -> tuple[tuple[ModuleRow, ...], Stored | None]:
+    """From the answer to `BASIS_SQL`."""
+    found = list(rows)
+    stored = read_stored((value,) for name, _, value in found if not name)
+    return tuple(module_rows(row for row in found if row[0])), stored
 
 
 def write_stored_sql(stored: Stored) -> str:

@@ -223,7 +223,8 @@ class _Containers:
         for part, given in FAULTS.unhealthy.items():
             if part in name:
                 answer = given
-        return Exit(0, "ocore-probe " + json.dumps(asdict(answer)))
+        line = "ocore-probe " + json.dumps(asdict(answer)) + "\n"
+        return Exit(0, line * (sum(part.startswith("/") for part in argv) if answer.ok else 1))
 
     def logs(self, name: str, lines: int = 200) -> str:
         return f"Nothing really runs in {name}: this server is simulated.\n"
@@ -330,9 +331,11 @@ class _Databases:
             return [["1"]] if modules else []
         if sql == queries.FILES_OUTSIDE_SQL or sql in queries.EXTENSIONS_SQL:
             return []
+        stored = content["parameters"].get(queries.CHECKSUMS_KEY)
         if sql == queries.READ_CHECKSUMS_SQL:
-            stored = content["parameters"].get(queries.CHECKSUMS_KEY)
             return [[stored]] if stored else []
+        if sql == queries.BASIS_SQL:
+            return [*([["", "", stored]] if stored else []), *modules]
         if sql.startswith("INSERT INTO ir_config_parameter"):
             pairs = re.findall(r"\((?:E)?'((?:[^']|'')*)', '((?:[^']|'')*)', 1,", sql)
             content["parameters"] |= {key: text.replace("''", "'") for key, text in pairs}

@@ -367,9 +367,9 @@ def test_an_instance_has_a_health_path_of_its_own(deploy: Any, production: Envir
 
     real = readiness.probe
 
-    def spy(path: str, **options: Any) -> Any:
-        asked.append(path)
-        return real(path, **options)
+    def spy(*paths: str, **options: Any) -> Any:
+        asked.extend(paths)
+        return real(*paths, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readiness, "probe", spy)

@@ -2,11 +2,16 @@
 
 import configparser
 import hashlib
+import http.server
 import json
+import subprocess
+import sys
+import threading
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -459,9 +464,49 @@ def test_a_long_traceback_is_shortened_in_its_middle():
 
 def test_the_probes_answer_is_found_among_other_output():
     line = "ocore-probe " + json.dumps({"status": 200, "body": "oe_login_form", "seconds": 0.5, "location": ""})
-    assert readiness.parse_probe(f"a warning\n{line}\n") == Answer(200, "oe_login_form", 0.5, "")
-    assert readiness.parse_probe("env: 'python3': No such file").status == 0
-    assert readiness.parse_probe("ocore-probe {broken").status == 0
+    assert readiness.parse_probe(f"a warning\n{line}\n{line}\n") == [Answer(200, "oe_login_form", 0.5, "")] * 2
+    for broken in ("env: 'python3': No such file", "ocore-probe {broken"):
+        (answer,) = readiness.parse_probe(broken)
+        assert answer.status == 0
+
+
+@pytest.fixture
+def odoo_alike():
+    """What answers 200 to its health path and 500 to all else, from half a second after it was made on."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/web/health" else 500)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.server_bind()
+    late = threading.Timer(0.3, lambda: (server.server_activate(), server.serve_forever()))
+    late.start()
+    yield server.server_port
+    late.join(0.4)
+    server.shutdown()
+    server.server_close()
+
+
+def ask(port: int, *paths: str, patience: float) -> list[Answer]:
+    argv = readiness.probe(*paths, port=port, timeout=2, patience=patience)
+    done = subprocess.run([sys.executable, *argv[1:]], capture_output=True, text=True, check=True)
+    return readiness.parse_probe(done.stdout)
+
+
+def test_the_probe_waits_for_somebody_to_listen_and_stops_at_the_first_bad_answer(odoo_alike):
+    assert [answer.status for answer in ask(odoo_alike, "/web/health", "/web/login", "/x", patience=5)] == [200, 500]
+
+
+def test_the_probe_says_that_nobody_listens():
+    (answer,) = ask(1, "/web/health", "/web/login", patience=0.1)
+    assert answer.status == 0
+    assert "ConnectionRefused" in answer.body
+    assert "does not answer yet" in readiness.judge([answer])[0]
 
 
 def test_a_login_page_of_this_database_is_ready():

@@ -134,7 +134,8 @@ class Bench:
 
     def ask(self, path: str) -> Answer:
         argv = readiness.probe(path, host="acme.localhost", timeout=20)
-        return readiness.parse_probe(docker("exec", f"{NAMESPACE}-odoo", *argv, check=False).stdout)
+        (answer,) = readiness.parse_probe(docker("exec", f"{NAMESPACE}-odoo", *argv, check=False).stdout)
+        return answer
 
     def python(self, script: str, *arguments: str) -> str:
         return docker("exec", f"{NAMESPACE}-odoo", "python3", "-c", script, *arguments).stdout

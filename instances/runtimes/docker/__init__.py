@@ -1,6 +1,7 @@
 """The runtime on a real Docker engine."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from django.conf import settings
@@ -77,5 +78,7 @@ class DockerRuntime:
     def prepare(self, log: Log) -> None:
         for network in (self.network, self._containers.edge_network):
             self._containers.ensure_network(network)
-        self._databases.prepare(log)
-        self._edge.prepare(log)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            edge = pool.submit(self._edge.prepare, log)
+            self._databases.prepare(log)
+            edge.result()
