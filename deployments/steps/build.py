@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -42,13 +43,17 @@ def perform(stage: Stage) -> str:
     check_server(stage)
     for values in (run.config.environment, *run.config.instances.values()):
         processes.check(values)
-    runtime.prepare(stage.log)
+    said: list[str] = []
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        prepared = pool.submit(runtime.prepare, said.append)
+        commit = _commit(stage) if run.environment.project.repository_url else None
+    for line in said:
+        stage.log(line)
+    prepared.result()
     base = runtime.images.ensure_base(run.config.base_image, stage.log)
     if not run.live:
         templates.ensure(runtime, run.config.base_image, run.config.environment["odoo_version"], stage.log, run.check)
-    if not run.environment.project.repository_url:
-        return _plain(stage, base)
-    return _from_repository(stage, base)
+    return _from_repository(stage, base, commit) if commit else _plain(stage, base)
 
 
 def _plain(stage: Stage, base: Image) -> str:
@@ -87,10 +92,9 @@ def require_space(server: Server, free: int, needed: int) -> None:
         )
 
 
-def _from_repository(stage: Stage, base: Image) -> str:
+def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
     run = stage.run
     deployment, project = run.deployment, run.environment.project
-    commit = _commit(stage)
     run.save(
         commit=commit.sha, subject=commit.subject[:300], author=commit.author[:200], committed_at=commit.committed_at
     )

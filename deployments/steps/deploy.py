@@ -27,7 +27,7 @@ def perform(stage: Stage) -> str:
     first = run.live is None
     if before is not None and before.status == StepStatus.SKIPPED and not first:
         raise Nothing("What runs stays.")
-    plan = planning.plan_again(run)
+    plan = planning.plan(run)
     if first and run.runtime.databases.exists(run.environment.database):
         raise Refused(
             f"There is a database {run.environment.database} on the server already, though {run.environment} was never "
@@ -46,14 +46,15 @@ def perform(stage: Stage) -> str:
         created = [pool.submit(run.runtime.containers.create, spec) for spec in specs]
         if plan.changes_database:
             _update(stage, plan)
-    for future in created:
-        future.result()
-    if plan.changes_database or plan.stored != plan.basis[1]:
-        stage.intend(database=True)
-        run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
-    run.check()
+    for container in created:
+        container.result()
+    stage.intend(database=True)  # once it runs, the new version may write of its own accord
     with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(run.runtime.containers.start, [spec.name for spec in specs]))
+        started = [pool.submit(run.runtime.containers.start, spec.name) for spec in specs]
+        if plan.changes_database or plan.stored != plan.basis[1]:
+            run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
+    for start in started:
+        start.result()
     return _outcome(plan)
 
 

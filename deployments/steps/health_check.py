@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from deployments.configuration import thaw
@@ -101,13 +102,15 @@ def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:
     if not found.running:
         why = "it ran out of memory" if found.out_of_memory else f"exit code {found.exit_code}"
         return [f"The container {container} does not run ({found.state}, {why})."]
-    try:
-        problems = readiness.judge(_ask(run, container, settings["health_path"], readiness.LOGIN_PATH))
-    except RunFailed as error:
-        return [error.message]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        rows = pool.submit(runtime.databases.query, environment.database, queries.PENDING_MODULES_SQL)
+        try:
+            problems = readiness.judge(_ask(run, container, settings["health_path"], readiness.LOGIN_PATH))
+        except RunFailed as error:
+            return [error.message]
     if problems:
         return problems
-    pending = queries.module_rows(runtime.databases.query(environment.database, queries.PENDING_MODULES_SQL))
+    pending = queries.module_rows(rows.result())
     return [f"Module {row.name} is left “{row.state}”." for row in pending]
 
 

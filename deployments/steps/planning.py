@@ -35,24 +35,26 @@ def plan(run: Run) -> Plan:
     return run.plan
 
 
-def plan_again(run: Run) -> Plan:
-    """Behind the closed door, before anything is changed: made anew if somebody installed, updated or removed a module
-    in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as `plan`."""
-    made, read = plan(run), _read(run)
-    if read != made.basis:
+def plan_again(run: Run, copy: str) -> None:
+    """From the copy that was taken behind the closed door, before anything is changed: made anew if somebody installed,
+    updated or removed a module in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as
+    `plan`."""
+    if run.deployment.restores:
+        return  # planned from data of another time, which nobody can have changed
+    read = _read(run, copy)
+    if read != plan(run).basis:
         run.plan = _decide(run, *read)
-    return run.plan or made
 
 
 def _plan(run: Run) -> Plan:
     """Raises `ModulesMissing`, `OtherVersion` and what `plan_update` raises: nothing has been touched then."""
     _refuse_other_version(run)
-    return _decide(run, *_read(run))
+    return _decide(run, *_read(run, _database(run)))
 
 
-def _read(run: Run) -> tuple[tuple[ModuleRow, ...], Stored | None]:
+def _read(run: Run, database: str) -> tuple[tuple[ModuleRow, ...], Stored | None]:
     """All that a plan takes from the database."""
-    return queries.read_basis(run.runtime.databases.query(_database(run), queries.BASIS_SQL))
+    return queries.read_basis(run.runtime.databases.query(database, queries.BASIS_SQL))
 
 
 def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Plan:

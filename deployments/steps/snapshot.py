@@ -64,11 +64,10 @@ def perform(stage: Stage) -> str:
     if not old:
         runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")
-    build.require_space(
-        environment.server,
-        runtime.facts().disk_free_bytes,
-        settings.OCORE_MIN_FREE_BYTES + 2 * runtime.databases.size(environment.database),
-    )
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        size = pool.submit(runtime.databases.size, environment.database)
+        free = runtime.facts().disk_free_bytes
+    build.require_space(environment.server, free, settings.OCORE_MIN_FREE_BYTES + 2 * size.result())
     snapshot = _row(run)
     stage.intend(
         snapshot=snapshot.pk,
@@ -118,6 +117,7 @@ def _take(run: Run, snapshot: Snapshot) -> None:
         clone = pool.submit(runtime.databases.clone, environment.database, snapshot.database)
         clone.result()
         fingerprint, size = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0]
+        planning.plan_again(run, snapshot.database)
         files = filestore.result()
     configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()
     snapshot.checksums = {
