@@ -13,7 +13,7 @@ from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
 from deployments.models import Deployment
-from deployments.states import ACTIVE, UNDERWAY, Status
+from deployments.states import ACTIVE, FAILURES, UNDERWAY, Status
 from instances.models import Door, HealthCheck, Instance
 from projects.models import Environment
 
@@ -83,6 +83,13 @@ class Condition:
         if any(one.state == Instance.State.FAILED for one in self.instances):
             return State.DOWN
         return State.UP if _or_never(started) >= recent else State.UNKNOWN
+
+    @property
+    def failure(self) -> Deployment | None:
+        """The newest attempt, when it didn't get there: what is live is older."""
+        if self.last is None or self.last.status not in FAILURES:
+            return None
+        return None if self.live and self.live.pk > self.last.pk else self.last
 
     @property
     def since(self) -> datetime | None:

@@ -9,12 +9,16 @@ from typing import Any
 from django.utils import timezone
 
 from deployments.models import Deployment, LogChunk, Step
-from deployments.services import underway
+from deployments.run import STALE
+from deployments.services import NotPossible, underway
 from deployments.states import Status, StepStatus
+from deployments.workforce import Trouble, trouble
 
 POLL_SECONDS = 0.3
 SILENCE_SECONDS = 15.0
 """After so long without a line, one says what is still going on."""
+LOOK_SECONDS = 3.0
+"""Between two looks whether there is anybody who takes it."""
 SETTLE_SECONDS = 3.0
 """The last step's log and end are written just after the deployment's own."""
 _ESCAPES = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]?")
@@ -42,12 +46,23 @@ class Follower:
     """Tells a deployment's steps, their durations and logs as they happen; plain lines unless `live`."""
 
     def __init__(
-        self, deployment: Deployment, write: Callable[..., Any], *, colours: bool = False, live: bool = False
+        self,
+        deployment: Deployment,
+        write: Callable[..., Any],
+        *,
+        colours: bool = False,
+        live: bool = False,
+        patience: float | None = None,
     ) -> None:
+        """`patience`: seconds for which nobody may be there who works on it; None: for ever."""
         self._pk = deployment.pk
         self._write = write
         self._colours = colours
         self._live = live
+        self._patience = patience
+        self._trouble: Trouble | None = None
+        self._alone_since: float | None = None
+        self._looked_at = -LOOK_SECONDS
         self._offset = 0
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -56,7 +71,7 @@ class Follower:
         self._line = ""
 
     def follow(self) -> Deployment:
-        """Returns the deployment in its final status."""
+        """Returns the deployment in its final status. Raises `NotPossible` when the patience is over."""
         final_since: float | None = None
         while True:
             deployment = self._load()
@@ -67,8 +82,32 @@ class Follower:
                 if not running or time.monotonic() - final_since > SETTLE_SECONDS:
                     self._tell_end(deployment)
                     return deployment
+            self._look_for_workers(deployment)
             self._tell_waiting(deployment, running)
             time.sleep(POLL_SECONDS)
+
+    def _look_for_workers(self, deployment: Deployment) -> None:
+        now = time.monotonic()
+        beating = deployment.heartbeat_at is not None and timezone.now() - deployment.heartbeat_at < STALE
+        if deployment.final or (beating and deployment.status != Status.QUEUED):
+            self._trouble = self._alone_since = None
+            return
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._trouble = trouble()
+        if self._trouble is None:
+            self._alone_since = None
+            return
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if self._patience is not None and now - self._alone_since >= self._patience:
+            self._clear()
+            queued = deployment.status == Status.QUEUED
+            cancel = f" Or take it out of the queue: ./manage.py cancel {deployment.pk}" if queued else ""
+            raise NotPossible(
+                f"{deployment} stays {deployment.get_status_display().lower()}: for {self._patience:.0f} s "
+                f"nobody has worked on it. {self._trouble}",
+                advice=f"{self._trouble.advice}. It goes on by itself then.{cancel}",
+            )
 
     def _load(self) -> Deployment:
         return Deployment.objects.select_related("environment__project", "environment__server", "superseded_by").get(
@@ -135,8 +174,8 @@ class Follower:
         if ahead:
             return f"queued behind #{ahead.pk}, which is {ahead.get_status_display().lower()}"
         seconds = (timezone.now() - deployment.created_at).total_seconds()
-        hint = "; do the workers run (make up)?" if seconds > SILENCE_SECONDS else ""
-        return f"queued for {seconds:.0f} s, waiting for a worker{hint}"
+        why = f": {self._trouble.reason}" if self._trouble else ""
+        return f"queued for {seconds:.0f} s, waiting for a worker{why}"
 
     def _clear(self) -> None:
         if self._line:
@@ -148,11 +187,7 @@ class Follower:
         if deployment.status == Status.SUCCEEDED:
             self._say(f"Live at {deployment.environment.url}{took}")
             return
-        by = f" by #{deployment.superseded_by_id}" if deployment.superseded_by_id else ""
-        if deployment.status == Status.CANCELLED and deployment.cancelled_by:
-            by = f" by {plain(deployment.cancelled_by)}"
-        status = "Superseded" if deployment.status == Status.SUPERSEDED else deployment.get_status_display()
-        self._say(f"{status}{by}{took}")
+        self._say(f"{plain(deployment.outcome)}{took}")
         for text in (deployment.error, deployment.advice):
             for line in plain(text).strip().splitlines():
                 self._say(f"  {line}")

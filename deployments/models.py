@@ -165,6 +165,15 @@ class Deployment(models.Model):
         return self.status in FINAL
 
     @property
+    def outcome(self) -> str:
+        """Its status in words, with who cancelled it or what superseded it."""
+        if self.status == Status.CANCELLED and self.cancelled_by:
+            return f"Cancelled by {self.cancelled_by}"
+        if self.status == Status.SUPERSEDED and self.superseded_by_id:
+            return f"Superseded by #{self.superseded_by_id}"
+        return self.get_status_display()
+
+    @property
     def short_commit(self) -> str:
         return self.commit[:10]
 

@@ -101,6 +101,22 @@ def request_deployment(
     return deployment
 
 
+def superseded_words(deployment: Deployment) -> str:
+    """What a request has put out of the queue, for whoever made it; empty where nothing waited."""
+    replaced = deployment.supersedes.first()
+    if replaced is None:
+        return ""
+    what = replaced.short_commit or replaced.ref or "plain Odoo"
+    if replaced.rollback_to_id:
+        what = f"a rollback to #{replaced.rollback_to_id}"
+    elif replaced.trigger == Trigger.PUSH:
+        what = f"a push of {what}"
+    else:
+        what = f"a deployment of {what}"
+    by = f" by {replaced.requester}" if replaced.requester else ""
+    return f"#{replaced.pk}, {what}{by} that was waiting, is superseded."
+
+
 def broken_by(environment: Environment) -> Deployment | None:
     """The deployment whose rollback failed, with nothing gone live since."""
     failed = Deployment.objects.filter(environment=environment, status=Status.ROLLBACK_FAILED).first()
@@ -163,9 +179,8 @@ def cancel(deployment: Deployment, who: Who) -> None:
             f"{deployment} is past the point of no return: clients already write to the new version.",
             advice="Wait until it is complete; then roll back if you want the old version.",
         )
-    raise NotPossible(
-        f"{deployment} cannot be cancelled any more. It has ended: {deployment.get_status_display().lower()}."
-    )
+    outcome = deployment.outcome
+    raise NotPossible(f"{deployment} cannot be cancelled any more. It has ended: {outcome[:1].lower()}{outcome[1:]}.")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ UNDERWAY = frozenset({Status.RUNNING, Status.ROLLING_BACK, Status.CANCELLING})
 """A worker has it. One per environment, by constraint."""
 ACTIVE = UNDERWAY | {Status.QUEUED}
 FINAL = frozenset(Status) - ACTIVE
+FAILURES = frozenset({Status.FAILED, Status.ROLLED_BACK, Status.ROLLBACK_FAILED})
 
 
 class StepKind(models.TextChoices):

@@ -1,6 +1,7 @@
 """What the commands about deployments share: naming an environment, who asks, and what the exit code says."""
 
 import argparse
+import logging
 import os
 import pwd
 import sys
@@ -10,22 +11,26 @@ from typing import Any, NoReturn
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.db import OperationalError
 
+from deployments import queues
 from deployments.following import Follower, plain
 from deployments.models import Deployment
-from deployments.services import NotPossible, Who
+from deployments.services import NotPossible, Who, superseded_words
 from deployments.states import Status
+from deployments.workforce import trouble
 from ocore.errors import ExpectedError
 from ocore.machine.progress import told
 from projects.models import Environment, Project
 
 EXIT_CODES = """exit codes:
   0    live; without --wait: queued
-  1    failed and nothing was changed; also cancelled, superseded, or refused
+  1    failed and nothing was changed; also cancelled, superseded, refused, or nobody there to do it
   2    rolled back: the old version serves, with the data as it was
   3    a person must look: what was changed could not be put back
   130  Ctrl-C: stopped watching, the deployment goes on
 """
 INTERRUPTED = 130
+ALONE_SECONDS = 15.0
+"""So long `--wait` waits for a worker where there is none: one that was killed is back within seconds."""
 
 
 def exit_code(status: str) -> int:
@@ -91,6 +96,9 @@ class PortalCommand(BaseCommand):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
+        # What Redis answers is told in a sentence (`tell_trouble`), not as a line of log between the others.
+        log = logging.getLogger(queues.__name__)
+        log.disabled = True
         try:
             return super().execute(*args, **options)
         except ExpectedError as error:
@@ -99,11 +107,32 @@ class PortalCommand(BaseCommand):
             raise CommandError(
                 f"oCore's database cannot be used: {error}\nStart oCore with `make up`; that also creates its tables."
             ) from error
+        finally:
+            log.disabled = False
+
+    def tell_queued(self, deployment: Deployment) -> None:
+        """What was queued, what that put out of the queue, and whether anybody is there to take it."""
+        self.stdout.write(introduce(deployment))
+        superseded = plain(superseded_words(deployment))
+        if superseded:
+            self.stdout.write(superseded)
+        self.tell_trouble(f"Queued as #{deployment.pk}, but")
+
+    def tell_trouble(self, but: str) -> None:
+        found = trouble()
+        if found:
+            self.stdout.write(f"{but} {found.reason}. {found.advice}.")
 
     def watch(self, deployment: Deployment) -> None:
         """Follow it to its end, and leave with the exit code that says how it ended."""
         try:
-            ended = Follower(deployment, self.stdout.write, colours=self.colours, live=self.stdout.isatty()).follow()
+            ended = Follower(
+                deployment,
+                self.stdout.write,
+                colours=self.colours,
+                live=self.stdout.isatty(),
+                patience=ALONE_SECONDS,
+            ).follow()
         except KeyboardInterrupt:
             self.stdout.write(
                 f"\nStopped watching. {deployment} goes on; see it with: "

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.utils import timezone
 from rq import Worker as RQWorker
+from rq import worker_registration
 from rq.job import Job
 
 import deployments.jobs
@@ -12,11 +13,22 @@ from deployments import queues
 from deployments.models import Deployment
 from deployments.run import STALE
 from deployments.states import UNDERWAY
+from deployments.workforce import SIGN_OF_LIFE
 
 DEPLOYING = {deployments.jobs.run_deployment.__name__, deployments.jobs.recover_deployment.__name__}
 
 
 class Worker(RQWorker):
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds for which it waits for a job before it tells Redis again that it lives; RQ's own are minutes."""
+        return SIGN_OF_LIFE
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """A Redis that was started anew has forgotten its workers; each sign of life makes this one known again."""
+        super().heartbeat(timeout, pipeline)
+        worker_registration.register(self, pipeline)
+
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
         """The kernel says that it is dead: nobody has to wait for its heartbeat to get old."""
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]

@@ -28,6 +28,7 @@ class Queues:
 
     def __init__(self) -> None:
         self.jobs: dict[str, list[tuple[str, tuple[Any, ...]]]] = {}
+        self.workers = 1
 
     def get_queue(self, name: str) -> Any:
         return Queue(self.jobs.setdefault(name, []))
@@ -62,6 +63,9 @@ class Queue:
 
 @pytest.fixture
 def queues(monkeypatch: pytest.MonkeyPatch) -> Queues:
+    from deployments import workforce
+
     fake = Queues()
     monkeypatch.setattr(django_rq, "get_queue", fake.get_queue)
+    monkeypatch.setattr(workforce, "living_workers", lambda: fake.workers)
     return fake

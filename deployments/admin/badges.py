@@ -34,7 +34,6 @@ STEP_TONES: dict[str, tuple[str, str]] = {
 }
 LARGE = ("configuration", "addons", "secret_variables", "detail")
 """Fields of a deployment that no list needs."""
-FAILURES = frozenset({Status.FAILED, Status.ROLLED_BACK, Status.ROLLBACK_FAILED})
 
 
 def status_tag(deployment: Deployment) -> SafeString:

@@ -68,6 +68,10 @@ class Supervisor:
         self._failure: ExpectedError | None = None
         self._handlers: dict[signal.Signals, Any] = {}
         self._lock: IO[str] | None = None
+        self.stopped: list[str] = []
+        """The names of the programs that were ended with it."""
+        self.stopped_by = ""
+        """What made it end: Ctrl-C or a signal's name; empty where it wasn't told to."""
 
     def __enter__(self) -> "Supervisor":
         self._lock = _lock(self.state_dir)
@@ -111,6 +115,7 @@ class Supervisor:
         self._stopping.set()
         with self._tending:
             children, self._children = self._children, []
+            self.stopped += [child.program.name for child in children]
             last = [child for child in children if child.program.name == "redis"]
             for group in ([child for child in children if child not in last], last):
                 end([child.process for child in group if child.process is not None], patience=self.patience)
@@ -158,7 +163,9 @@ class Supervisor:
                         os.kill(os.getpid(), signal.SIGTERM)
                         return
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        if self._failure is None:
+            self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         raise KeyboardInterrupt
 
     def _echo(self, name: str, line: str) -> None:
@@ -185,6 +192,13 @@ def running(state_dir: Path | None = None) -> Process | None:
         return None
     recorded = _read(folder)
     return recorded[0] if recorded else None
+
+
+def lives(state_dir: Path | None = None) -> bool:
+    """Whether there is one, by its record: may be asked at any time, also while one starts, since it leaves the lock
+    alone."""
+    recorded = _read(Path(state_dir or settings.STATE_DIR))
+    return bool(recorded) and recorded[0].alive
 
 
 def stop_running(progress: Progress, *, state_dir: Path | None = None, timeout: float = 30.0) -> bool:

@@ -21,7 +21,7 @@ from django.utils import timezone
 from deployments import following, pipeline, terminal
 from deployments.following import plain
 from deployments.models import Deployment, LogChunk, Snapshot, Step
-from deployments.states import FINAL, Status, StepKind, StepStatus, Trigger
+from deployments.states import FAILURES, FINAL, Status, StepKind, StepStatus, Trigger
 from instances.models import Door, Instance
 from instances.runtimes.base import Answer
 from instances.runtimes.simulated import Faults
@@ -307,6 +307,117 @@ def test_what_a_build_prints_cannot_take_over_the_terminal(printed: str, shown: 
     assert plain(printed, colours=True) == coloured
 
 
+@pytest.mark.parametrize(
+    ("waiting", "words"),
+    [
+        ({"commit": "c" * 40, "requester": "Ada"}, "a push of cccccccccc by Ada"),
+        ({"trigger": Trigger.MANUAL, "ref": "v1", "requester": "bea"}, "a deployment of v1 by bea"),
+        ({"trigger": Trigger.MANUAL, "ref": "", "requester": ""}, "a deployment of plain Odoo"),
+    ],
+)
+def test_what_a_deployment_by_hand_supersedes_is_told(
+    production: Environment, waiting: dict[str, Any], words: str
+) -> None:
+    queued = factories.deployment(production, status=Status.QUEUED, **waiting)
+
+    assert f"\n#{queued.pk}, {words} that was waiting, is superseded.\n" in run("deploy", "acme/production")
+
+
+# While nobody works
+
+
+@pytest.fixture
+def asleep(queues: Queues, settings: Any) -> None:
+    """The portal isn't running."""
+    queues.workers = 0
+
+
+def test_what_nobody_takes_is_queued_with_a_word_about_it(production: Environment, asleep: None) -> None:
+    told = run("deploy", "acme/production")
+
+    queued = Deployment.objects.get()
+    assert told.endswith(f"Queued as #{queued.pk}, but the portal isn't running. Start it with: make up.\n")
+    assert queued.status == Status.QUEUED
+
+
+def test_a_running_one_that_is_cancelled_waits_for_somebody_to_put_it_back(
+    production: Environment, asleep: None
+) -> None:
+    running = factories.deployment(production, status=Status.RUNNING)
+
+    assert "\nBut the portal isn't running. Start it with: make up.\n" in run("cancel", str(running.pk))
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING])
+def test_waiting_ends_with_advice_when_nobody_is_there_for_long(
+    production: Environment, asleep: None, meanwhile: Any, monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(following.time, "monotonic", lambda: clock[0])
+
+    def wait() -> None:
+        clock[0] += 1
+        Deployment.objects.update(status=status, heartbeat_at=timezone.now() - timedelta(minutes=1))
+        assert clock[0] < 60, "it waits for ever"
+
+    meanwhile(wait)
+
+    told = refused("deploy", "acme/production", "--wait")
+
+    deployment = Deployment.objects.get()
+    assert clock[0] >= terminal.ALONE_SECONDS
+    assert f"{deployment} stays {status}: for 15 s nobody has worked on it. The portal isn't running." in told
+    assert "make up" in told
+    assert (f"./manage.py cancel {deployment.pk}" in told) == (status == Status.QUEUED)
+    assert deployment.status == status
+
+
+def test_waiting_goes_on_when_somebody_comes(
+    production: Environment, queues: Queues, meanwhile: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(following.time, "monotonic", lambda: clock[0])
+    queues.workers = 0
+
+    def wait() -> None:
+        clock[0] += 1
+        queues.workers = int(clock[0] > 10)
+        if clock[0] > 40:
+            Deployment.objects.update(status=Status.SUCCEEDED)
+
+    meanwhile(wait)
+
+    assert "Live at " in run("deploy", "acme/production", "--wait")
+
+
+def test_a_horse_whose_worker_was_killed_is_waited_for(
+    production: Environment, asleep: None, meanwhile: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(following.time, "monotonic", lambda: clock[0])
+
+    def wait() -> None:
+        clock[0] += 1
+        Deployment.objects.update(status=Status.RUNNING, heartbeat_at=timezone.now())
+        if clock[0] > 40:
+            Deployment.objects.update(status=Status.SUCCEEDED)
+
+    meanwhile(wait)
+
+    assert "Live at " in run("deploy", "acme/production", "--wait")
+
+
+def test_status_says_first_that_the_portal_isnt_running(production: Environment, asleep: None) -> None:
+    for arguments in (["status"], ["status", "acme/production"]):
+        assert run(*arguments).startswith("The portal isn't running. ")
+    assert json.loads(run("status", "--json"))[0]["portal_problem"] == "The portal isn't running."
+
+
+def test_status_says_nothing_of_the_portal_while_a_worker_lives(production: Environment) -> None:
+    assert run("status").startswith("ENVIRONMENT")
+    assert json.loads(run("status", "--json"))[0]["portal_problem"] == ""
+
+
 # What is refused
 
 
@@ -538,7 +649,7 @@ def test_cancel_takes_the_queued_one(production: Environment) -> None:
     told = run("cancel", "acme/production")
 
     queued.refresh_from_db()
-    assert told == f"{queued} is cancelled; it had not begun.\n"
+    assert told == f"{queued} is cancelled by {queued.cancelled_by}; it had not begun.\n"
     assert (queued.status, queued.cancelled_by) == (Status.CANCELLED, terminal.shell_account().name)
 
 
@@ -581,7 +692,16 @@ def test_what_cannot_be_cancelled_says_why(
 
 def test_cancelling_nothing_is_refused(production: Environment) -> None:
     assert refused("cancel", "acme/production") == "Nothing is queued or running in Acme / Production."
-    assert "There is no deployment #77" in refused("cancel", "77")
+    assert refused("cancel", "77") == (
+        "There is no deployment #77.\nThose of an environment are listed by: ./manage.py status project/environment"
+    )
+
+
+def test_who_cancelled_is_told_by_every_command_that_shows_it(production: Environment) -> None:
+    ended = factories.deployment(production, status=Status.CANCELLED, cancelled_by="bea", requester="ada")
+
+    assert "It has ended: cancelled by bea." in refused("cancel", str(ended.pk))
+    assert "Cancelled by bea" in run("status", "acme/production")
 
 
 # status
@@ -619,6 +739,33 @@ def test_status_is_loud_about_a_failed_rollback(production: Environment) -> None
     factories.deployment(production, status=Status.ROLLBACK_FAILED)
 
     assert "Down: rollback failed, a person must look" in run("status")
+
+
+@pytest.mark.parametrize("status", sorted(FAILURES))
+def test_status_shows_a_failure_that_is_newer_than_what_is_live(production: Environment, status: Status) -> None:
+    factories.deployment(production, live=True, live_at=timezone.now())
+    failed = factories.deployment(
+        production,
+        status=status,
+        commit="c" * 40,
+        error="It does not load.\nLine 2",
+        finished_at=timezone.now(),
+    )
+    factories.deployment(production, status=Status.CANCELLED)
+    when = f"{failed.finished_at:%Y-%m-%d %H:%M UTC}"
+
+    note = f"#{failed.pk} cccccccccc main {failed.get_status_display().lower()}, {when}: It does not load."
+    assert run("status").splitlines()[2] == f"  not live: {note}"
+    assert f"Not live  {note}\n" in run("status", "acme/production")
+    assert json.loads(run("status", "--json"))[0]["last_failure"]["id"] == failed.pk
+
+
+def test_a_failure_that_was_mended_since_is_not_shown_any_more(production: Environment) -> None:
+    factories.deployment(production, status=Status.FAILED, error="It does not load.")
+    factories.deployment(production, live=True, live_at=timezone.now())
+
+    assert "not live:" not in run("status")
+    assert json.loads(run("status", "--json"))[0]["last_failure"] is None
 
 
 def test_status_of_a_project_leaves_the_others_out(production: Environment) -> None:

@@ -44,7 +44,7 @@ try:
         supervisor.wait()
 except KeyboardInterrupt:
     pass  # the signal came before the wait
-print("stopped", flush=True)
+print("stopped", *supervisor.stopped, "by", supervisor.stopped_by, flush=True)
 """
 
 
@@ -101,6 +101,7 @@ def test_a_program_that_keeps_ending_is_given_up_with_its_last_words(tmp_path):
         Supervisor(QUIET, [SLEEPER, broken], state_dir=tmp_path, first_pause=0.001) as supervisor,
     ):
         supervisor.wait()
+    assert (supervisor.stopped, supervisor.stopped_by) == (["sleeper", "broken"], "")
     assert f"broken ended {MOST_FAILURES} times in a row, at last with exit code 1" in caught.value.message
     assert "no such table" in caught.value.detail
     assert running(tmp_path) is None
@@ -172,14 +173,23 @@ def test_a_second_supervisor_learns_that_one_runs(tmp_path, elsewhere):
     assert elsewhere.poll() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_ends_on_request_within_seconds_and_takes_its_programs_along(tmp_path, elsewhere, number):
+@pytest.mark.parametrize(
+    ("number", "by"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_it_ends_on_request_within_seconds_and_takes_its_programs_along(tmp_path, elsewhere, number, by):
     _, child = module._read(tmp_path)
     elsewhere.send_signal(number)
     output, _ = elsewhere.communicate(timeout=5)
-    assert output == "stopped\n"
+    assert output == f"stopped sleeper by {by}\n"
     assert elsewhere.returncode == 0
     assert not child.alive
+
+
+def test_whether_one_lives_is_told_by_its_record_without_its_lock(tmp_path, elsewhere):
+    assert module.lives(tmp_path)
+    elsewhere.kill()
+    elsewhere.wait()
+    assert not module.lives(tmp_path)
 
 
 def test_it_is_stopped_from_another_terminal(tmp_path, elsewhere):

@@ -30,9 +30,10 @@ class Command(PortalCommand):
         deployment = _find(options["what"].removeprefix("#"))
         services.cancel(deployment, shell_account())
         if deployment.status == Status.CANCELLED:
-            self.stdout.write(f"{deployment} is cancelled; it had not begun.")
+            self.stdout.write(f"{deployment} is cancelled by {deployment.cancelled_by}; it had not begun.")
         else:
             self.stdout.write(f"{deployment} is being cancelled: it stops soon, and what it changed is put back.")
+            self.tell_trouble("But")
 
 
 def _find(what: str) -> Deployment:
@@ -40,7 +41,8 @@ def _find(what: str) -> Deployment:
         deployment = Deployment.objects.select_related("environment__project").filter(pk=int(what[:18])).first()
         if deployment is None:
             raise NotPossible(
-                f"There is no deployment #{what[:18]}.", advice="./manage.py status tells which there are."
+                f"There is no deployment #{what[:18]}.",
+                advice="Those of an environment are listed by: ./manage.py status project/environment",
             )
         return deployment
     environment = find_environment(what)

@@ -5,7 +5,7 @@ from typing import Any
 
 from deployments import services
 from deployments.states import Trigger
-from deployments.terminal import PortalCommand, find_environment, introduce, shell_account
+from deployments.terminal import PortalCommand, find_environment, shell_account
 
 
 class Command(PortalCommand):
@@ -25,6 +25,6 @@ class Command(PortalCommand):
             ref=options["ref"].strip(),
             forced=options["force"],
         )
-        self.stdout.write(introduce(deployment))
+        self.tell_queued(deployment)
         if options["wait"]:
             self.watch(deployment)

@@ -56,7 +56,7 @@ class Command(PortalCommand):
         deployment = services.roll_back(
             environment, shell_account(), target=offer.target, with_data=options["with_data"]
         )
-        self.stdout.write(introduce(deployment))
+        self.tell_queued(deployment)
         if options["wait"]:
             self.watch(deployment)
 
@@ -66,6 +66,7 @@ class Command(PortalCommand):
             raise NotPossible(f"No rollback has failed in {environment}.", advice="Leave --again out.")
         services.retry_rollback(failed, shell_account())
         self.stdout.write(introduce(failed))
+        self.tell_trouble("But")
         if wait:
             self.watch(failed)
 

@@ -10,6 +10,7 @@ from deployments.following import plain
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.terminal import PortalCommand, find_environment, find_project
+from deployments.workforce import Trouble, trouble
 from projects.models import Environment
 
 LAST = 8
@@ -35,14 +36,16 @@ class Command(PortalCommand):
         rows = Environment.objects.select_related("project", "server").order_by("project__name", "name")
         if "/" in what:
             one = conditions([find_environment(what)])[0]
-            self._tell(_as_json(one) | _details(one), lambda: _one(one), options["json"])
+            idle = trouble()
+            self._tell(_as_json(one, idle) | _details(one), lambda: [*_idle(idle), *_one(one)], options["json"])
             return
         if what:
             rows = rows.filter(project=find_project(what))
         found = conditions(rows)
         if not found and not options["json"]:
             raise NotPossible("There is no environment yet.", advice="Create one in the admin.")
-        self._tell([_as_json(one) for one in found], lambda: _table(found), options["json"])
+        idle = trouble()
+        self._tell([_as_json(one, idle) for one in found], lambda: [*_idle(idle), *_table(found)], options["json"])
 
     def _tell(self, data: Any, lines: Any, as_json: bool) -> None:
         if as_json:
@@ -50,6 +53,12 @@ class Command(PortalCommand):
             return
         for line in lines():
             self.stdout.write(line)
+
+
+def _idle(idle: Trouble | None) -> list[str]:
+    if idle is None:
+        return []
+    return [f"{idle} Nothing is deployed meanwhile, and below is what was seen last.", f"{idle.advice}.", ""]
 
 
 def _table(found: list[Condition]) -> list[str]:
@@ -66,7 +75,11 @@ def _table(found: list[Condition]) -> list[str]:
         for one in found
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    told = lines[:1]
+    for line, one in zip(lines[1:], found, strict=True):
+        told += [line, f"  not live: {_failure(one)}"] if one.failure else [line]
+    return told
 
 
 def _one(one: Condition) -> list[str]:
@@ -76,6 +89,7 @@ def _one(one: Condition) -> list[str]:
         ("Live", " ".join(filter(None, (_version(one.live), plain(one.live.subject) if one.live else "")))),
         ("Since", _moment(one.since)),
         ("By", plain(one.live.requester) if one.live else ""),
+        ("Not live", _failure(one)),
         ("Branch", environment.branch or "none, deployed by hand"),
         ("Server", str(environment.server)),
         ("URL", environment.url),
@@ -96,6 +110,19 @@ def _state(one: Condition) -> str:
     if one.state == State.UPDATING and one.closed_since:
         text = "Restarting, requests wait"
     return f"{text}; #{one.queued.pk} queued" if one.queued else text
+
+
+def _failure(one: Condition) -> str:
+    """What was tried last and isn't live, so that it doesn't hide behind an Odoo that is up."""
+    if one.failure is None:
+        return ""
+    when = _moment(one.failure.finished_at or one.failure.created_at)
+    why = plain(one.failure.error).strip().partition("\n")[0]
+    return ": ".join(filter(None, (f"{_version(one.failure)} {_lower(one.failure.outcome)}, {when}", why)))
+
+
+def _lower(words: str) -> str:
+    return words[:1].lower() + words[1:]
 
 
 def _version(deployment: Deployment | None) -> str:
@@ -143,7 +170,7 @@ def _last(environment: Environment) -> list[str]:
         live = ", live" if one.live else ""
         version = _version(one).removeprefix(f"#{one.pk} ")
         lines.append(
-            f"  #{one.pk:<5} {_moment(one.created_at)}  {one.get_status_display()}{live}  {took}  "
+            f"  #{one.pk:<5} {_moment(one.created_at)}  {plain(one.outcome)}{live}  {took}  "
             f"{version}  by {plain(one.requester) or 'unknown'} ({one.get_trigger_display().lower()})"
         )
         if one.error:
@@ -155,7 +182,7 @@ def _moment(moment: datetime | None) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC") if moment else ""
 
 
-def _as_json(one: Condition) -> dict[str, Any]:
+def _as_json(one: Condition, idle: Trouble | None) -> dict[str, Any]:
     environment = one.environment
     return {
         "environment": environment.path,
@@ -164,11 +191,13 @@ def _as_json(one: Condition) -> dict[str, Any]:
         "since": one.since.isoformat() if one.since else None,
         "underway": _deployment(one.underway),
         "queued": _deployment(one.queued),
+        "last_failure": _deployment(one.failure),
         "needs_a_person": one.broken,
         "server": environment.server.slug,
         "simulated": environment.server.simulated,
         "url": environment.url,
         "checked_at": one.check.checked_at.isoformat() if one.check else None,
+        "portal_problem": str(idle) if idle else "",
     }
 
 
@@ -194,6 +223,7 @@ def _deployment(deployment: Deployment | None) -> dict[str, Any] | None:
         "requester": deployment.requester,
         "trigger": deployment.trigger,
         "created_at": deployment.created_at.isoformat(),
+        "finished_at": deployment.finished_at.isoformat() if deployment.finished_at else None,
         "seconds": deployment.seconds,
         "error": deployment.error,
     }
