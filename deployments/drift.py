@@ -9,6 +9,9 @@ from deployments.models import Deployment
 from projects.inheritance import SECRET_SETTINGS, display, effective
 from projects.models import Environment
 
+AT_ONCE = frozenset({"auto_deploy"})
+"""Settings that are looked up when a push arrives, and don't wait for a deployment."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -48,7 +51,7 @@ def _base_image(environment: Environment, frozen: Mapping[str, Any]) -> list[Dif
 def _differences(holder: Any, then: Mapping[str, Any], secrets: Mapping[str, Any]) -> list[Difference]:
     found = []
     for name, one in effective(holder).items():
-        if name not in then:
+        if name not in then or name in AT_ONCE:
             continue
         if name in SECRET_SETTINGS:
             before, after = secrets.get(name, {}), one.value

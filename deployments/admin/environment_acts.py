@@ -17,6 +17,11 @@ from deployments.states import Trigger
 from ocore.admin_acts import Act, ActsOnObjects
 from projects.models import Environment
 
+
+def _queued(deployment: Deployment, told: str) -> str:
+    return " ".join(filter(None, (f"{deployment} {told}", services.superseded_words(deployment))))
+
+
 ROLL_BACK = Act("roll-back", "deployments.roll_back_environment", methods=("GET",))
 
 
@@ -52,7 +57,7 @@ class EnvironmentActs(ActsOnObjects):
             messages.error(request, " ".join(error.messages))
             return None
         self.log_change(request, environment, f"Deployed as #{deployment.pk}.")
-        messages.success(request, f"{deployment} is queued.")
+        messages.success(request, _queued(deployment, "is queued."))
         return HttpResponseRedirect(deployment.get_absolute_url())
 
     def refresh_pending(self, request: HttpRequest, environment: Environment) -> None:
@@ -107,7 +112,7 @@ class EnvironmentActs(ActsOnObjects):
         with_data = request.POST.get("data") == "with"
         deployment = services.roll_back(environment, who(request), target=earlier, with_data=with_data)
         self.log_change(request, environment, f"Rolled back to #{earlier.pk} as #{deployment.pk}.")
-        messages.success(request, f"{deployment} goes back to #{earlier.pk} and is queued.")
+        messages.success(request, _queued(deployment, f"goes back to #{earlier.pk} and is queued."))
         return HttpResponseRedirect(deployment.get_absolute_url())
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:

@@ -9,11 +9,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments import services
-from deployments.admin.badges import FAILURES, LARGE, cause_words, commit_words, deployment_link, status_tag
+from deployments.admin.badges import LARGE, cause_words, commit_words, deployment_link, status_tag
+from deployments.admin.due import tell_due
 from deployments.admin.environment_acts import EnvironmentActs
 from deployments.drift import drift
 from deployments.models import Deployment
-from deployments.states import ACTIVE, Status
+from deployments.states import ACTIVE, FAILURES, Status
 from instances.admin import InstanceInline, state_tag
 from instances.models import HealthCheck, Instance
 from ocore.show import NOTHING, ago, link, tag
@@ -136,6 +137,8 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         Instance.ensure_first(form.instance)
+        of_instances = (name for formset in formsets for one in formset.forms for name in one.changed_data)
+        tell_due(request, [*form.changed_data, *of_instances], [form.instance])
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

@@ -9,6 +9,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from deployments import control
+from deployments.admin.due import tell_due
 from deployments.services import NotPossible
 from instances.admin import InstanceAdmin
 from instances.models import Instance
@@ -36,6 +37,10 @@ class ControlledInstanceAdmin(ActsOnObjects, InstanceAdmin):
         control.request(instance, verb)
         self.log_change(request, instance, f"Asked to {verb}.")
         messages.success(request, f"{instance} {told}.")
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        tell_due(request, form.changed_data, [form.instance.environment])
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Says what goes with it; one that has a container is removed by a worker, from the server first."""

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
+from deployments.admin.due import tell_due
 from deployments.models import Delivery
 from instances.models import Instance
 from ocore.admin_acts import Act, ActsOnObjects
@@ -69,6 +70,10 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
             "previous_accepted": len(project.webhook_secrets) > 1,
             "allowed": self.allowed(request, project),
         }
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        tell_due(request, form.changed_data, form.instance.environments.all())
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         super().save_formset(request, form, formset, change)

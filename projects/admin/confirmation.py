@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
@@ -43,8 +43,6 @@ class ConfirmsReach(admin.ModelAdmin):  # type: ignore[type-arg]
         found = changes(project, after, environments_of(project))
         reached = _reached(found)
         if len(reached) < ASKED_FROM:
-            if reached:
-                messages.info(request, f"{reached[0]} takes it over at its next deployment.")
             return None
         context = {
             **self.admin_site.each_context(request),

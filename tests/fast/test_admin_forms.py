@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deployments.models import Deployment
+from deployments.states import Status
 from instances.models import Instance
 from ocore.forms import KEPT
 from projects.admin.overrides import override_fieldsets
@@ -145,7 +146,7 @@ def test_a_default_that_reaches_one_environment_or_none_is_saved_at_once(root: C
     project = factories.project()
     factories.environment(project=project)
     answer = save(root, change(project), workers="4")
-    assert "takes it over at its next deployment" in answer.content.decode()
+    assert "takes effect" not in answer.content.decode(), "nothing is deployed"
     assert Project.objects.get().workers == 4
 
 
@@ -301,6 +302,32 @@ def test_changed_settings_are_shown_as_due_at_the_next_deployment(root: Client, 
     for words in ("<td>0</td><td><strong>5</strong></td><td>project Acme", "odoo:18.0", "another secret"):
         assert words in shown
     assert "hunter2" not in shown
+
+
+def test_after_a_setting_was_changed_it_says_how_what_runs_gets_it(root: Client, queues: Any) -> None:
+    environment = factories.environment(branch="")
+    root.post(reverse("admin:projects_environment_deploy", args=[environment.pk]))
+    queues.run_all()
+    due = "It takes effect with the next deployment of Acme / Production. To have it now: “Deploy now”"
+
+    assert due not in save(root, change(environment), description="x").content.decode()
+    assert due not in save(root, change(environment), auto_deploy="false").content.decode(), "that takes effect at once"
+    for holder, workers in ((environment, 3), (environment.instances.get(), 4)):
+        assert due in save(root, change(holder), workers=str(workers)).content.decode()
+    assert due in save(root, change(environment.project), cron_threads="2").content.decode()
+
+    Deployment.objects.filter(live=True).update(commit="c" * 40)
+    shown = save(root, change(environment), cron_threads="3").content.decode()
+    assert "with the commit that is live, or ./manage.py deploy acme/production --ref cccccccccc" in shown
+
+
+def test_what_a_deployment_by_hand_supersedes_is_told(root: Client, queues: Any) -> None:
+    environment = factories.environment(branch="")
+    queued = factories.deployment(environment, status=Status.QUEUED, commit="c" * 40, requester="Ada")
+
+    answer = root.post(reverse("admin:projects_environment_deploy", args=[environment.pk]), follow=True)
+
+    assert f"#{queued.pk}, a push of cccccccccc by Ada that was waiting, is superseded." in answer.content.decode()
 
 
 def test_a_production_that_is_none_by_kind_is_warned_about(root: Client) -> None:
