@@ -16,7 +16,7 @@ from django.utils import timezone
 from deployments import queues, services
 from deployments.models import Delivery, Deployment
 from deployments.services import NotPossible, Who
-from deployments.states import Trigger
+from deployments.states import Status, Trigger
 from ocore.redaction import redact, redact_headers
 from projects.hosts import HOSTS, Push, RefChange, Refused, Unreadable
 from projects.inheritance import resolve
@@ -38,6 +38,12 @@ STRANGERS_HEADERS_KEPT = re.compile(
 HEADER_CHARACTERS = 300
 NO_PROJECT = 0
 """The key of none."""
+_SAME: dict[str, str] = {
+    Status.QUEUED: "is queued",
+    Status.RUNNING: "is running",
+    Status.ROLLING_BACK: "is being rolled back",
+}
+"""What a pushed commit that needs no other deployment does there already; else it is live."""
 NO_ENTRY = "The signature does not fit."
 """All that a stranger learns, whether the project exists or not."""
 
@@ -246,6 +252,9 @@ def _decide_branch(project: Project, push: Push, change: RefChange, delivery: De
         entry: dict[str, Any] = {"environment": environment.path, "verdict": verdict, "reason": reason}
         if deployment:
             entry |= {"deployment": deployment.pk, "commit": change.head}
+            replaced = deployment.supersedes.first()
+            if replaced:
+                entry |= {"reason": f"Queued; it supersedes #{replaced.pk}, which waited.", "supersedes": replaced.pk}
             decision.deployments.append(deployment)
         decision.outcome.append(entry)
 
@@ -265,7 +274,7 @@ def _decide_environment(
     if same:
         return (
             Verdict.DUPLICATE,
-            f"{change.head[:10]} is {same.get_status_display().lower()} there as #{same.pk}.",
+            f"{change.head[:10]} {_SAME.get(same.status, 'is live')} there as #{same.pk}.",
             None,
         )
     head = next((commit for commit in push.commits if commit.sha == change.head), None)

@@ -319,6 +319,9 @@ def test_a_newer_push_replaces_the_queued_one(production: Environment) -> None:
 
     newer, older = Deployment.objects.all()
     assert (older.status, older.superseded_by, newer.status) == (Status.SUPERSEDED, newer, Status.QUEUED)
+    outcome = Delivery.objects.get(delivery_id="d-2").outcome[0]
+    assert outcome["supersedes"] == older.pk
+    assert outcome["reason"] == f"Queued; it supersedes #{older.pk}, which waited."
 
 
 def test_a_newer_push_leaves_the_running_one_alone(production: Environment) -> None:
@@ -365,15 +368,23 @@ def test_the_same_delivery_again_is_a_polite_duplicate(production: Environment) 
     assert sorted(Delivery.objects.values_list("verdict", flat=True)) == ["accepted", "duplicate"]
 
 
-@pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING, Status.ROLLING_BACK])
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status.QUEUED, "is queued there"),
+        (Status.RUNNING, "is running there"),
+        (Status.ROLLING_BACK, "is being rolled back there"),
+    ],
+)
 def test_the_same_commit_under_a_fresh_id_is_a_duplicate_while_it_is_at_work(
-    production: Environment, status: Status
+    production: Environment, status: Status, words: str
 ) -> None:
-    factories.deployment(production, commit=NEW, status=status)
+    same = factories.deployment(production, commit=NEW, status=status)
 
     answer = push(production.project, "fresh")
 
     assert (answer.status_code, answer.json()["status"]) == (200, "duplicate")
+    assert answer.json()["reason"] == f"{NEW[:10]} {words} as #{same.pk}."
     assert Deployment.objects.count() == 1
 
 
@@ -382,7 +393,7 @@ def test_what_is_live_already_is_not_deployed_again(production: Environment) -> 
 
     answer = push(production.project, "fresh")
 
-    assert answer.json()["reason"] == f"{NEW[:10]} is succeeded there as #{live.pk}."
+    assert answer.json()["reason"] == f"{NEW[:10]} is live there as #{live.pk}."
     assert Deployment.objects.count() == 1
 
 
