@@ -33,9 +33,9 @@ def probe_all() -> None:
     wanted = [one for one in environments if any(i.state != i.State.STOPPED for i in one.instances.all())]
     now = timezone.now()
     held = set(Door.objects.values_list("environment_id", flat=True))
-    paths = [_path(environment) for environment in wanted]
+    paths = [health_path(environment) for environment in wanted]
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        answers = list(pool.map(_look, wanted, paths))
+        answers = list(pool.map(look, wanted, paths))
     HealthCheck.objects.bulk_create(
         [
             HealthCheck(
@@ -61,7 +61,7 @@ def _record(environment: Environment, answer: Answer) -> None:
     for instance in environment.instances.all():
         if instance.state not in (Instance.State.RUNNING, Instance.State.FAILED) or not instance.container:
             continue
-        problem = "" if answer.ok else _problem(environment, instance, answer)
+        problem = "" if answer.ok else problem_of(environment, instance, answer)
         state = Instance.State.FAILED if problem else Instance.State.RUNNING
         changes: dict[str, Any] = {"state": state, "problem": problem}
         if state != instance.state:
@@ -73,7 +73,7 @@ def _record(environment: Environment, answer: Answer) -> None:
         ).update(**changes)
 
 
-def _problem(environment: Environment, instance: Instance, answer: Answer) -> str:
+def problem_of(environment: Environment, instance: Instance, answer: Answer) -> str:
     """In a sentence, for whoever looks at the list."""
     try:
         found = runtime_for(environment.server).containers.find(instance.container)
@@ -91,15 +91,17 @@ def _words(page: str) -> str:
     return " ".join(strip_tags(_UNSEEN.sub(" ", page)).split())[:500]
 
 
-def _path(environment: Environment) -> str:
+def health_path(environment: Environment) -> str:
     """By which a deployment is judged; where instances differ, the first one's."""
     return str(resolve(next(iter(environment.instances.all()), environment), "health_path").value)
 
 
-def _look(environment: Environment, path: str) -> Answer:
+def look(environment: Environment, path: str, *, timeout: float = 10) -> Answer:
     """Past the door: a held request would wait and tell nothing. A server that can't be asked answers for none but
     itself."""
     try:
-        return runtime_for(environment.server).edge.fetch(environment.hostname, path, past_the_door=True)
+        return runtime_for(environment.server).edge.fetch(
+            environment.hostname, path, past_the_door=True, timeout=timeout
+        )
     except ExpectedError as error:
         return Answer(0, error.message)

@@ -1,5 +1,6 @@
 """`manage.py up`: from a bare machine to a live Odoo, and keep serving. `make up` calls it."""
 
+import contextlib
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,15 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.urls import reverse
+from django.db import DatabaseError
+from django.utils import timezone
 
-from deployments import demo
+from deployments import addresses, demo
 from deployments.bring_back import bring_back
 from deployments.following import Follower
 from deployments.models import Deployment
 from deployments.states import ACTIVE, Status
+from instances.models import Door
 from instances.preparation import base_images
 from instances.runtimes import runtime_for
 from ocore.errors import ExpectedError
@@ -28,6 +31,8 @@ from projects.models import Server
 ADMIN = "admin"
 APPEAR_SECONDS = 30.0
 WAIT_FOR_PUSH = 0.2
+START_SECONDS = 15.0
+"""So long an Odoo that has just been started may take to answer, before it is said that it doesn't."""
 
 
 class Command(BaseCommand):
@@ -44,30 +49,38 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.progress = Progress()
         self.password = ""
+        self.supervisor = Supervisor(self.progress)
         try:
             found = running()
             if found is not None:
                 self.progress.say(f"oCore is up already, as process {found.pid}")
-                self._tell_urls()
+                self._tell_urls(patience=0)
                 return
             self._bring_up(with_demo=not options["no_demo"])
         except ExpectedError as error:
             raise CommandError(told(error)) from error
         except KeyboardInterrupt:
-            self.progress.say("Stopped. Containers go on serving; make down stops them too.")
+            if not self.supervisor.stopped:
+                self.progress.say("Stopped before anything was started. Go on with: make up")
 
     def _bring_up(self, *, with_demo: bool) -> None:
         prepare_programs(self.progress)
         prepare_portal(self.progress)
         self._ensure_admin()
-        with Supervisor(self.progress) as supervisor:
+        try:
+            self._serve(with_demo=with_demo)
+        finally:
+            self._tell_stopped()
+
+    def _serve(self, *, with_demo: bool) -> None:
+        with self.supervisor as supervisor:
             supervisor.wait_for_web()
             self.progress.say(f"The portal answers at {settings.OCORE_BASE_URL}/admin/")
             portal_after = self.progress.seconds
             self._tell_login()
             server = self._ensure_server()
             live_after = self._ensure_demo(server) if with_demo else None
-            self._tell_urls()
+            self._tell_urls(patience=START_SECONDS)
             self._tell_login()
             figures = f"The portal answered after {portal_after:.0f} s"
             if live_after is not None:
@@ -164,15 +177,30 @@ class Command(BaseCommand):
             "The demo was pushed, but no deployment appeared. See the project's deliveries in the admin."
         )
 
-    def _tell_urls(self) -> None:
-        lines = [f"Admin        {settings.OCORE_BASE_URL}{reverse('admin:index')}"]
-        for live in Deployment.objects.filter(live=True).select_related("environment__project", "environment__server"):
-            environment = live.environment
-            note = " (simulated)" if environment.server.simulated else ""
-            lines.append(f"Odoo         {environment.url}{note}, {environment}")
-            if environment.public:
-                path = reverse("status", args=[environment.project.status_token])
-                lines.append(f"Status page  {settings.OCORE_BASE_URL}{path}, {environment.project}")
-            if environment.project.slug == demo.SLUG:
-                lines.append(f"Repository   {settings.STATE_DIR / 'demo' / 'work'}: change the addon, commit, git push")
-        self.progress.say("\n".join(dict.fromkeys(lines)))
+    def _tell_urls(self, *, patience: float) -> None:
+        found = addresses.addresses()
+        if found:
+            with self.progress.step("Asking each Odoo whether it answers"):
+                answers = addresses.ask(found, patience)
+        else:
+            answers = {}
+        self.progress.say("\n".join(addresses.told(found, answers)))
+
+    def _tell_stopped(self) -> None:
+        """What ended and what goes on; to a terminal that is gone nothing can be said."""
+        supervisor = self.supervisor
+        if not supervisor.stopped:
+            return
+        why = f" by {supervisor.stopped_by}" if supervisor.stopped_by else ""
+        lines = [
+            f"Stopped{why} at {timezone.now():%Y-%m-%d %H:%M:%S} UTC: {', '.join(supervisor.stopped)}.",
+            "Nothing is deployed until the next make up. Clients' containers go on serving; make down stops them too.",
+        ]
+        with contextlib.suppress(DatabaseError):
+            rows = Deployment.objects.filter(status__in=ACTIVE).select_related("environment__project")
+            held = set(Door.objects.values_list("environment", flat=True))
+            for one in rows:
+                wait = ", and requests wait for it" if one.environment_id in held else ""
+                lines.append(f"{one} was {one.get_status_display().lower()}{wait}: the next make up takes it up.")
+        with contextlib.suppress(OSError):
+            self.progress.say("\n".join(lines))
