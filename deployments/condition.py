@@ -87,9 +87,7 @@ class Condition:
     @property
     def failure(self) -> Deployment | None:
         """The newest attempt, when it didn't get there: what is live is older."""
-        if self.last is None or self.last.status not in FAILURES:
-            return None
-        return None if self.live and self.live.pk > self.last.pk else self.last
+        return self.last if self.last and self.last.status in FAILURES else None
 
     @property
     def since(self) -> datetime | None:

@@ -167,6 +167,15 @@ def test_a_new_version_that_gets_not_healthy_is_rolled_back_with_2(
     assert "\nRolled back after " in told
 
 
+def test_a_changed_setting_reaches_what_runs_without_force(production: Environment, worker: None) -> None:
+    """As the admin and the runbook promise after a change."""
+    run("deploy", "acme/production", "--wait")
+    assert "What runs stays." in run("deploy", "acme/production", "--wait")
+    Environment.objects.update(odoo_conf={"log_level": "debug"})
+
+    assert "What runs stays." not in run("deploy", "acme/production", "--wait")
+
+
 def test_a_step_seen_to_end_is_told_again_when_it_is_taken_back(production: Environment, meanwhile: Any) -> None:
     deployment = factories.deployment(production, status=Status.RUNNING)
     Step.objects.create(deployment=deployment, kind=StepKind.DEPLOY, status=StepStatus.SUCCEEDED, outcome="Updated x")
