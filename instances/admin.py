@@ -1,6 +1,7 @@
 """Servers with their engine's answer; instances as far as this app knows them (they are registered in
 `deployments.admin`, which can also start and stop them)."""
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from instances.models import Instance
+from instances.odoo.config import InvalidOption, check_environment, check_extra_options
 from instances.runtimes import runtime_for
 from instances.runtimes.base import ServerFacts, ServerUnreachable
 from ocore.admin_acts import Act, ActsOnObjects, NoBulkDelete
@@ -26,6 +28,11 @@ from projects.models import Environment, Server
 CHECK_SECONDS = 15.0
 """A person waits for the page meanwhile."""
 
+CHECKS: dict[str, Callable[[Mapping[str, str]], None]] = {
+    "odoo_conf": check_extra_options,
+    "environment_variables": check_environment,
+    "secret_variables": check_environment,
+}
 STATES: dict[str, tuple[str, str]] = {
     Instance.State.NEW: ("muted", "○"),
     Instance.State.CREATING: ("busy", "●"),
@@ -75,7 +82,20 @@ class CheckedServerAdmin(ActsOnObjects, ServerAdmin):
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
 
-class InstanceForm(OverridesForm):
+class KnowsOdoo(OverridesForm):
+    """Refuses at its field what a deployment would refuse: options and variables that would overrule oCore's own."""
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        for name, check in CHECKS.items():
+            try:
+                check({key: text for key, text in (self.cleaned_data.get(name) or {}).items() if text is not None})
+            except InvalidOption as error:
+                self.add_error(name, error.message)
+        return cleaned
+
+
+class InstanceForm(KnowsOdoo):
     parent_field = "environment"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 
-from projects import validators
+from projects import sizes, validators
 from projects.inheritance import InstanceOverrides
 from projects.models import Environment, Server
 
@@ -45,6 +45,10 @@ class Instance(InstanceOverrides):
 
     def __str__(self) -> str:
         return f"{self.environment} / {self.name}"
+
+    def clean(self) -> None:
+        super().clean()
+        sizes.check(self)
 
     @property
     def inherits_from(self) -> Environment:

@@ -77,9 +77,22 @@ class EncryptedMappingField(OwnForm, models.TextField):  # type: ignore[type-arg
 
 
 class MemoryField(OwnForm, models.BigIntegerField):  # type: ignore[type-arg]
-    """Bytes; people type and read `2 GiB`, `512M`."""
+    """Bytes; people type and read `2 GiB`, `512M`, also in what is said of its bounds."""
 
     own_form = forms.MemoryField
+    default_error_messages = {
+        "min_value": "That is too little: at least %(limit_value)s.",
+        "max_value": "That is too much: at most %(limit_value)s.",
+    }
+
+    def run_validators(self, value: Any) -> None:
+        try:
+            super().run_validators(value)
+        except ValidationError as error:
+            for one in error.error_list:
+                if isinstance(bound := (one.params or {}).get("limit_value"), int):
+                    one.params = {**(one.params or {}), "limit_value": forms.format_size(bound)}
+            raise
 
 
 class NameListField(OwnForm, models.JSONField):

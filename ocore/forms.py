@@ -11,6 +11,8 @@ EMPTY_WORD = "none"
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B?)?\s*$", re.IGNORECASE)
 KEPT = "•" * 8
+LARGEST_SIZE = 64 * 1024**4
+"""More memory than any server has; what is typed above it is a slip."""
 
 
 def parse_size(text: str) -> int:
@@ -18,7 +20,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.match(text)
     if not match:
         raise ValidationError(f"“{text}” is not a size. Write for example 512M or 2G.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    size = float(match[1]) * _UNITS[match[2].upper()]
+    if size > LARGEST_SIZE:
+        raise ValidationError(f"“{text[:50]}” is more than {format_size(LARGEST_SIZE)}. Write for example 512M or 2G.")
+    return int(size)
 
 
 def format_size(size: int) -> str:
@@ -121,7 +126,18 @@ class SecretMappingField(MappingField):
         return "\n".join(re.sub(r"=.*", f"= {KEPT}", line.strip()) for line in (data or "").splitlines())
 
 
-class KeepsSecrets(forms.ModelForm):  # type: ignore[type-arg]
+class SaysAllErrors(forms.ModelForm):  # type: ignore[type-arg]
+    """What the model finds wrong with a field that the form does not have is said above the form."""
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        if field is None and hasattr(error, "error_dict"):
+            for name, errors in error.error_dict.items():
+                super().add_error(name if name in self.fields else None, errors)
+        else:
+            super().add_error(field, error)
+
+
+class KeepsSecrets(SaysAllErrors):
     """A form whose secret fields, left as they are shown, keep what is stored."""
 
     def clean(self) -> dict[str, Any] | None:

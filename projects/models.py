@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ocore.fields import EncryptedTextField
-from projects import inheritance, validators
+from projects import inheritance, sizes, validators
 from projects.inheritance import EnvironmentOverrides
 
 
@@ -157,6 +157,10 @@ class Project(EnvironmentOverrides):
             self.webhook_secret = new_token()
         super().save(*args, **kwargs)
 
+    def clean(self) -> None:
+        super().clean()
+        sizes.check(self)
+
     def rotate_webhook_secret(self) -> None:
         """A new secret; the old one is accepted for a while, so that no push is refused meanwhile."""
         self.previous_webhook_secret = self.webhook_secret
@@ -281,6 +285,7 @@ class Environment(EnvironmentOverrides):
             fixed = ("server_id", "slug", "project_id")
             if self.key and any(getattr(before, name) != getattr(self, name) for name in fixed):
                 raise ValidationError("Project, server and slug of an environment are fixed once it exists.")
+        sizes.check(self)
 
     def _choose_names(self) -> None:
         """Names on the server: fixed for good, and free of clashes such as a-b/c against a/b-c."""

@@ -21,6 +21,21 @@ _SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
 _ODOO_VERSION = re.compile(r"(?:1[4-9]|[2-9][0-9])\.0")
 """14 is the oldest that oCore knows how to run."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FIXED_VARIABLES = frozenset(
+    # The shell's and the system's; PPID and the like can't even be assigned.
+    "_ BASHOPTS BASH_ENV CDPATH ENV EUID HOME HOSTNAME IFS LOGNAME OLDPWD OPTIND PATH PPID PS4 PWD SHELL SHELLOPTS "
+    "TEMP TMP TMPDIR UID "
+    # Of the C library and of OpenSSL: from where code, names and keys are taken, or where they are written to.
+    "GCONV_PATH GLIBC_TUNABLES HOSTALIASES LOCALDOMAIN LOCPATH MALLOC_TRACE NLSPATH OPENSSL_CONF OPENSSL_ENGINES "
+    "OPENSSL_MODULES RESOLV_HOST_CONF RES_OPTIONS SSLKEYLOGFILE "
+    # Of Python: from where modules are taken, and what runs before Odoo does. Others, PYTHONUNBUFFERED say, are free.
+    "PYTHONBREAKPOINT PYTHONCASEOK PYTHONEXECUTABLE PYTHONHOME PYTHONINSPECT PYTHONNOUSERSITE PYTHONOPTIMIZE "
+    "PYTHONPATH PYTHONPLATLIBDIR PYTHONPYCACHEPREFIX PYTHONSAFEPATH PYTHONSTARTUP PYTHONUSERBASE "
+    # Of the image's entrypoint and of Odoo: where its configuration and its database are.
+    "HOST OPENERP_SERVER ODOO_RC PASSWORD PORT USER".split()
+)
+_FIXED_PREFIXES = ("LD_", "PG", "OCORE_")
+"""Of the loader, of PostgreSQL's client, and of oCore itself."""
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")
 _MODULE = re.compile(r"[A-Za-z0-9_]+")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}|[0-9a-fA-F]{64}")
@@ -153,6 +168,11 @@ def validate_variable_name(name: str) -> None:
     if not _VARIABLE.fullmatch(name) or len(name) > 200:
         raise ValidationError(
             f"“{printable(name)}” is not the name of a variable: letters, digits and _ are, not beginning with a digit."
+        )
+    if name in _FIXED_VARIABLES or name.startswith(_FIXED_PREFIXES):
+        raise ValidationError(
+            f"“{name}” cannot be set here: the container, Python or the way to the database depends on it, and oCore "
+            "or the image sets it. Choose another name for a variable of your own."
         )
 
 

@@ -15,10 +15,10 @@ from deployments.admin.environment_acts import EnvironmentActs
 from deployments.drift import drift
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
-from instances.admin import InstanceInline, state_tag
+from instances.admin import InstanceInline, KnowsOdoo, state_tag
 from instances.models import HealthCheck, Instance
 from ocore.show import NOTHING, ago, link, tag
-from projects.admin.environments import EnvironmentAdmin
+from projects.admin.environments import EnvironmentAdmin, EnvironmentForm
 from projects.admin.projects import kind_tag
 from projects.inheritance import resolve
 from projects.models import Environment
@@ -51,8 +51,13 @@ def _last_pks() -> QuerySet[Any, Any]:
     return newest.order_by().values("last")
 
 
+class LiveEnvironmentForm(KnowsOdoo, EnvironmentForm):
+    pass
+
+
 @admin.register(Environment)
 class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
+    form = LiveEnvironmentForm
     change_form_template = "admin/projects/environment/change_form.html"
     change_list_template = "admin/ocore/live_change_list.html"
     inlines = [InstanceInline]

@@ -10,18 +10,24 @@ from django.urls import reverse
 
 from deployments.admin.due import tell_due
 from deployments.models import Delivery
+from instances.admin import KnowsOdoo
 from instances.models import Instance
 from ocore.admin_acts import Act, ActsOnObjects
 from ocore.show import exact
 from projects.admin.environments import tell_peculiarities
-from projects.admin.projects import ProjectAdmin
+from projects.admin.projects import ProjectAdmin, ProjectForm
 from projects.models import Environment, Project
 
 LAST_DELIVERIES = 5
 
 
+class WebhookProjectForm(KnowsOdoo, ProjectForm):
+    pass
+
+
 @admin.register(Project)
 class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
+    form = WebhookProjectForm
     change_form_template = "admin/projects/project/change_form.html"
     acts = [
         Act("webhook-secret", "projects.view_webhook_secret"),

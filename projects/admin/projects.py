@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import Prefetch, QuerySet
@@ -12,6 +11,7 @@ from django.utils.html import escape, format_html_join
 from django.utils.safestring import SafeString
 
 from ocore.admin_acts import NoBulkDelete
+from ocore.forms import SaysAllErrors
 from ocore.show import ago, link, tag
 from projects.admin.confirmation import ConfirmsReach
 from projects.admin.overrides import OverridesForm, ShowsOverrides
@@ -47,7 +47,7 @@ class ProjectForm(OverridesForm):
                 form_field.help_text += f'<br><span class="oc-hint oc-over">Overridden by {escape(words)}</span>'
 
 
-class EnvironmentInlineForm(forms.ModelForm):  # type: ignore[type-arg]
+class EnvironmentInlineForm(SaysAllErrors):
     """What fixes an environment's names on its server cannot be changed later."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -254,6 +254,16 @@ def test_a_new_environment_has_its_one_instance_at_once(root: Client) -> None:
         ("slug", "-x", "slug"),
         ("repository_url", "ext::sh -c id", "“ext::sh"),
         ("memory_limit", "much", "is not a size"),
+        ("memory_limit", "5M", "That is too little: at least 256 MiB."),
+        ("memory_limit", "9" * 400, "is more than 64 TiB"),
+        ("memory_limit", "1G", "Odoo's hard limit (1.75 GiB, from oCore's defaults) is above the container's memory"),
+        ("limit_memory_soft", "512", "is too little: at least 128 MiB, or 0 for none"),
+        ("limit_memory_soft", "1.8G", "(1.8 GiB, from project New) is above Odoo's hard limit (1.75 GiB, from oCore's"),
+        ("limit_memory_hard", "1G", "Odoo's soft limit (1.5 GiB, from oCore's defaults) is above Odoo's hard limit"),
+        ("environment_variables", "PATH = /tmp", "“PATH” cannot be set here"),
+        ("secret_variables", "PGPASSWORD = x", "“PGPASSWORD” would overrule"),
+        ("environment_variables", "ODOO_DB_NAME = x", "“ODOO_DB_NAME” would overrule"),
+        ("odoo_conf", "list_db = True", "“list_db” is set by oCore"),
         ("odoo_version", "19", "is not a version of Odoo"),
         ("environment_variables", "A B = 1", "is not a name"),
     ],
@@ -265,6 +275,57 @@ def test_what_cannot_be_is_an_error_at_its_field(root: Client, field: str, typed
     assert answer.status_code == 200
     assert message in html.unescape(str(answer.context["adminform"].form.errors[field]))
     assert Project.objects.count() == 1
+
+
+def error_at(client: Client, row: Any, field: str, **typed: str) -> str:
+    """Saving it is refused with one error at this field; nothing else is said."""
+    errors = save(client, change(row), **typed).context["adminform"].form.errors
+    assert list(errors) == [field]
+    return html.unescape(errors[field][0])
+
+
+def test_sizes_are_compared_as_they_apply_in_the_end(root: Client) -> None:
+    project = factories.project(memory_limit=4 * GIB, limit_memory_hard=3 * GIB)
+    environment = factories.environment(project=project, limit_memory_soft=GIB)
+    instance = environment.instances.get()
+    said = error_at(root, environment, "memory_limit", memory_limit="2G")
+    assert "Odoo's hard limit (3 GiB, from project Acme) is above the container's memory limit (2 GiB, from env" in said
+    said = error_at(root, instance, "limit_memory_hard", limit_memory_hard="0.5G")
+    assert "Odoo's soft limit (1 GiB, from environment Production) is above Odoo's hard limit (512 MiB, from ins" in said
+    save(root, change(instance), limit_memory_hard="0")
+    assert Instance.objects.get().limit_memory_hard == 0, "0 is no limit"
+
+
+def test_a_changed_size_must_suit_whatever_inherits_it(root: Client) -> None:
+    project = factories.project()
+    environment = factories.environment(project=project, limit_memory_hard=2 * GIB)
+    Instance.objects.update(limit_memory_soft=2 * GIB)
+    typed = {"memory_limit": "1.9G"}
+    assert "Of environment Production, which inherits from here: " in error_at(root, project, "memory_limit", **typed)
+    said = error_at(root, environment, "limit_memory_hard", limit_memory_hard="1.9G")
+    assert said.startswith("Of instance main, which inherits from here: Odoo's soft limit (2 GiB, from instance main)")
+    Environment.objects.update(limit_memory_hard=GIB)
+    save(root, change(project), description="Notes")
+    assert Project.objects.get().description == "Notes", "what is wrong below doesn't matter to what isn't changed"
+
+
+def test_a_container_gets_no_more_memory_than_its_server_has(root: Client) -> None:
+    server = factories.server(facts={"memory_bytes": 3 * GIB}, name="Small")
+    environment = factories.environment(server=server)
+    said = error_at(root, environment, "memory_limit", memory_limit="4G")
+    assert said.endswith("(4 GiB, from environment Production) is more than Small has, which is 3 GiB.")
+    assert "Small has" in error_at(root, environment.project, "memory_limit", memory_limit="4G")
+    save(root, change(environment), memory_limit="3G")
+    assert Environment.objects.get().memory_limit == 3 * GIB
+
+
+def test_what_is_wrong_with_a_field_that_an_inline_lacks_is_said_above_it(root: Client) -> None:
+    project, server = factories.project(), factories.server(facts={"memory_bytes": GIB}, name="Small")
+    made = {"environments-TOTAL_FORMS": "1", "environments-0-name": "Test", "environments-0-slug": "test"}
+    made |= {"environments-0-kind": "other", "environments-0-server": str(server.pk)}
+    answer = save(root, change(project), **made, **{"environments-0-project": str(project.pk)})
+    assert "is more than Small has, which is 1 GiB." in answer.content.decode()
+    assert not Environment.objects.exists()
 
 
 def test_a_taken_name_within_a_project_is_an_error(root: Client) -> None:

@@ -200,7 +200,12 @@ GOOD_AND_BAD = [
         "postgresql://dba:hidden@one,two/x postgresql://dba:hidden@db/x?nonsense=1 https://dba:hidden@db/x "
         "postgresql://dba:hidden@/x?host=/run/postgresql postgresql://dba:hidden@127.0.0.1/x postgresql://db?user=",
     ),
-    (validators.validate_variable_name, "PATH a_1 _X", "1A A-B A=B A.B é"),
+    (
+        validators.validate_variable_name,
+        "a_1 _X TZ LANG PYTHONUNBUFFERED MALLOC_ARENA_MAX HTTPS_PROXY PAGE_SIZE",
+        "1A A-B A=B A.B é PATH HOME LD_PRELOAD LD_LIBRARY_PATH PYTHONPATH PYTHONHOME PGPASSWORD PGHOST IFS PPID HOST "
+        "ODOO_RC BASH_ENV OCORE_SCRIPT",
+    ),
     (validators.validate_option_name, "log_level db_maxconn", "Log a-b a=b 1a [options] _x"),
 ]
 
