@@ -27,7 +27,7 @@ def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
         services.enqueue_next(environment)
     if deployment.status == Status.SUCCEEDED:
         queues.enqueue_dump(pk)
-        queues.enqueue_pending(environment)
+    pending.recount(environment)
 
 
 def dump_snapshots(pk: int) -> None:

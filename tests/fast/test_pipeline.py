@@ -92,6 +92,25 @@ def test_the_recreate_strategy_replaces_the_container_even_then(
     assert running(production) == [f"ocore-test-acme-production-main-d{second.pk}"]
 
 
+def test_pending_commits_are_counted_again_however_a_deployment_ends(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    def pending() -> list[str]:
+        production.refresh_from_db()
+        return [one["subject"] for one in production.pending.get("commits", [])]
+
+    deploy()
+    assert pending() == []
+    remote.commit("Second", addon("1.1"))
+    faults.exits["update"] = Exit(255, "ParseError")
+    assert deploy().status == Status.ROLLED_BACK
+    assert pending() == ["Second"]
+    faults.clear()
+    remote.commit("Third", addon("1.2"))
+    deploy()
+    assert pending() == []
+
+
 # What is broken for the deployment whose containers end in `new`.
 BREAKS: dict[str, Any] = {
     "the module update fails": lambda faults, new: faults.exits.update({"update": Exit(255, "ParseError")}),
