@@ -10,7 +10,6 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
@@ -20,7 +19,7 @@ from instances.runtimes import runtime_for
 from instances.runtimes.base import ServerFacts, ServerUnreachable
 from ocore.admin_acts import Act, ActsOnObjects, NoBulkDelete
 from ocore.errors import ExpectedError
-from ocore.show import ago, link, tag
+from ocore.show import ago, link_to, tag
 from projects.admin.overrides import OverridesForm, ShowsOverrides
 from projects.admin.servers import ServerAdmin
 from projects.models import Environment, Server
@@ -137,21 +136,17 @@ class InstanceAdmin(ShowsOverrides, NoBulkDelete):
     list_select_related = ["environment__project", "environment__server"]
     search_fields = ["name", "environment__name", "environment__project__name", "container"]
     head = [(None, {"fields": ["environment", "name", "slug"]})]
+    fixed = ("environment", "slug")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Instance]:
         return super().get_queryset(request).select_related("environment__project", "environment__server")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fixed = ["environment", "slug"] if obj else []
-        return [*super().get_readonly_fields(request, obj), *fixed]
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
         return {} if obj else {"slug": ["name"]}
 
     @admin.display(description="environment", ordering="environment__project__name")
     def in_environment(self, instance: Instance) -> SafeString:
-        environment = instance.environment
-        return link(reverse("admin:projects_environment_change", args=[environment.pk]), environment)
+        return link_to(instance.environment)
 
     @admin.display(description="state", ordering="state")
     def state_now(self, instance: Instance) -> SafeString:

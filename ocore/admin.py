@@ -1,6 +1,8 @@
-"""The admin's own name."""
+"""The admin's own name, and whom it knows."""
 
 from django.contrib import admin
+
+from ocore import accounts  # noqa: F401 - registers them
 
 admin.site.site_header = "oCore"
 admin.site.site_title = "oCore"

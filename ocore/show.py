@@ -2,11 +2,14 @@
 
 from datetime import datetime, timedelta
 
+from django.db.models import Model
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ocore.forms import format_size
+from ocore.viewer import may_see
 
 NOTHING = "–"
 
@@ -53,6 +56,18 @@ def at(moment: datetime | None) -> SafeString | str:
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), relative(moment), exact(moment))
 
 
+def as_of(moment: datetime | None) -> SafeString | str:
+    """How old data is: `14:03:07 UTC, 12 min ago`, with the date when that isn't today."""
+    if moment is None:
+        return NOTHING
+    words = exact(moment)
+    if words[:10] == exact(timezone.now())[:10]:
+        words = words[11:]
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>, {}', moment.isoformat(), exact(moment), words, ago(moment)
+    )
+
+
 def duration(seconds: float | None) -> str:
     """`40 ms`, `4.2 s`, `1 min 20 s`, `2 h 5 min`."""
     if seconds is None:
@@ -76,6 +91,15 @@ def tag(text: str, tone: str, icon: str = "", title: str = "") -> SafeString:
     """A coloured word. Never colour alone: the text says it, the icon repeats it."""
     mark = format_html('<span aria-hidden="true">{}</span> ', icon) if icon else ""
     return format_html('<span class="oc-tag oc-{}" title="{}">{}{}</span>', tone, title, mark, text)
+
+
+def link_to(row: Model, text: object = None) -> SafeString:
+    """To the row's page in the admin; the text alone to somebody who may not open that."""
+    words = row if text is None else text
+    opts = row._meta
+    if not may_see(type(row)):
+        return format_html("{}", words)
+    return link(reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row.pk]), words)
 
 
 def link(url: str, text: object, *, new_tab: bool = False) -> SafeString:

@@ -21,19 +21,20 @@ _SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
 _ODOO_VERSION = re.compile(r"(?:1[4-9]|[2-9][0-9])\.0")
 """14 is the oldest that oCore knows how to run."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_FIXED_VARIABLES = frozenset(
-    # The shell's and the system's; PPID and the like can't even be assigned.
-    "_ BASHOPTS BASH_ENV CDPATH ENV EUID HOME HOSTNAME IFS LOGNAME OLDPWD OPTIND PATH PPID PS4 PWD SHELL SHELLOPTS "
-    "TEMP TMP TMPDIR UID "
-    # Of the C library and of OpenSSL: from where code, names and keys are taken, or where they are written to.
-    "GCONV_PATH GLIBC_TUNABLES HOSTALIASES LOCALDOMAIN LOCPATH MALLOC_TRACE NLSPATH OPENSSL_CONF OPENSSL_ENGINES "
-    "OPENSSL_MODULES RESOLV_HOST_CONF RES_OPTIONS SSLKEYLOGFILE "
-    # Of Python: from where modules are taken, and what runs before Odoo does. Others, PYTHONUNBUFFERED say, are free.
-    "PYTHONBREAKPOINT PYTHONCASEOK PYTHONEXECUTABLE PYTHONHOME PYTHONINSPECT PYTHONNOUSERSITE PYTHONOPTIMIZE "
-    "PYTHONPATH PYTHONPLATLIBDIR PYTHONPYCACHEPREFIX PYTHONSAFEPATH PYTHONSTARTUP PYTHONUSERBASE "
-    # Of the image's entrypoint and of Odoo: where its configuration and its database are.
-    "HOST OPENERP_SERVER ODOO_RC PASSWORD PORT USER".split()
-)
+_OF_THE_SYSTEM = """
+_ BASHOPTS BASH_ENV CDPATH ENV EUID HOME HOSTNAME IFS LOGNAME OLDPWD OPTIND PATH PPID PS4 PWD SHELL SHELLOPTS TEMP TMP
+TMPDIR UID GCONV_PATH GLIBC_TUNABLES HOSTALIASES LOCALDOMAIN LOCPATH MALLOC_TRACE NLSPATH OPENSSL_CONF OPENSSL_ENGINES
+OPENSSL_MODULES RESOLV_HOST_CONF RES_OPTIONS SSLKEYLOGFILE
+"""
+"""The shell's, some of which can't even be assigned; and from where the C library and OpenSSL take code and names."""
+_OF_PYTHON = """
+PYTHONBREAKPOINT PYTHONCASEOK PYTHONEXECUTABLE PYTHONHOME PYTHONINSPECT PYTHONNOUSERSITE PYTHONOPTIMIZE PYTHONPATH
+PYTHONPLATLIBDIR PYTHONPYCACHEPREFIX PYTHONSAFEPATH PYTHONSTARTUP PYTHONUSERBASE
+"""
+"""From where it takes modules, and what it runs before Odoo. Others, such as PYTHONUNBUFFERED, are free."""
+_OF_THE_IMAGE = "HOST ODOO_RC OPENERP_SERVER PASSWORD PORT USER"
+"""By which its entrypoint and Odoo find the configuration and the database."""
+_FIXED_VARIABLES = frozenset(" ".join((_OF_THE_SYSTEM, _OF_PYTHON, _OF_THE_IMAGE)).split())
 _FIXED_PREFIXES = ("LD_", "PG", "OCORE_")
 """Of the loader, of PostgreSQL's client, and of oCore itself."""
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")

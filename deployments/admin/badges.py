@@ -5,7 +5,7 @@ from django.utils.safestring import SafeString
 
 from deployments.models import Deployment, Step
 from deployments.states import Status, StepStatus
-from ocore.show import NOTHING, link, tag
+from ocore.show import NOTHING, link_to, tag
 
 TONES: dict[str, tuple[str, str]] = {
     Status.QUEUED: ("wait", "○"),
@@ -66,4 +66,4 @@ def cause_words(deployment: Deployment) -> str:
 
 
 def deployment_link(deployment: Deployment | None, text: str = "") -> SafeString | str:
-    return link(deployment.get_absolute_url(), text or f"#{deployment.pk}") if deployment else NOTHING
+    return link_to(deployment, text or f"#{deployment.pk}") if deployment else NOTHING

@@ -5,14 +5,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments.admin.badges import deployment_link
 from deployments.models import Delivery
 from ocore.admin_acts import ReadOnly
-from ocore.show import NOTHING, ago, at, duration, link, tag
+from ocore.show import NOTHING, ago, at, duration, link_to, tag
 
 TONES: dict[str, tuple[str, str]] = {
     Delivery.Verdict.ACCEPTED: ("ok", "✓"),
@@ -79,7 +78,7 @@ class DeliveryAdmin(ReadOnly):
 
     @admin.display(description="project")
     def project_link(self, delivery: Delivery) -> SafeString:
-        return link(reverse("admin:projects_project_change", args=[delivery.project_id]), delivery.project)
+        return link_to(delivery.project)
 
     @admin.display(description="answer", ordering="status_code")
     def answer(self, delivery: Delivery) -> str:

@@ -7,7 +7,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -19,7 +18,8 @@ from deployments.admin.who import who
 from deployments.models import Deployment
 from deployments.states import ACTIVE, Status
 from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
-from ocore.show import ago, duration, link, tag
+from ocore.show import ago, duration, link_to, tag
+from ocore.viewer import may_see
 from projects.admin.projects import kind_tag
 from projects.models import Environment
 
@@ -68,8 +68,7 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
     @admin.display(description="environment", ordering="environment__project__name")
     def in_environment(self, deployment: Deployment) -> SafeString:
         environment = deployment.environment
-        url = reverse("admin:projects_environment_change", args=[environment.pk])
-        return format_html("{} {}", link(url, environment), kind_tag(environment))
+        return format_html("{} {}", link_to(environment), kind_tag(environment))
 
     @admin.display(description="status", ordering="status")
     def status_now(self, deployment: Deployment) -> SafeString:
@@ -116,7 +115,7 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
         """Of the page and of its parts that change."""
         environment: Environment = deployment.environment
         can = request.user.has_perm
-        sees_environment = can("projects.view_environment") or can("projects.change_environment")
+        sees_environment = may_see(Environment)
         went_live = deployment.status == Status.SUCCEEDED and not deployment.live
         failed = deployment.final and deployment.status != Status.SUCCEEDED
         return self.page(

@@ -15,6 +15,7 @@ from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.states import Trigger
 from ocore.admin_acts import Act, ActsOnObjects
+from ocore.viewer import may_see
 from projects.models import Environment
 
 
@@ -23,6 +24,11 @@ def _queued(deployment: Deployment, told: str) -> str:
 
 
 ROLL_BACK = Act("roll-back", "deployments.roll_back_environment", methods=("GET",))
+
+
+def _to(deployment: Deployment) -> HttpResponse | None:
+    """Its page, for those who may see it."""
+    return HttpResponseRedirect(deployment.get_absolute_url()) if may_see(Deployment) else None
 
 
 class EnvironmentActs(ActsOnObjects):
@@ -58,7 +64,7 @@ class EnvironmentActs(ActsOnObjects):
             return None
         self.log_change(request, environment, f"Deployed as #{deployment.pk}.")
         messages.success(request, _queued(deployment, "is queued."))
-        return HttpResponseRedirect(deployment.get_absolute_url())
+        return _to(deployment)
 
     def refresh_pending(self, request: HttpRequest, environment: Environment) -> None:
         queues.enqueue_pending(environment.pk)
@@ -113,7 +119,7 @@ class EnvironmentActs(ActsOnObjects):
         deployment = services.roll_back(environment, who(request), target=earlier, with_data=with_data)
         self.log_change(request, environment, f"Rolled back to #{earlier.pk} as #{deployment.pk}.")
         messages.success(request, _queued(deployment, f"goes back to #{earlier.pk} and is queued."))
-        return HttpResponseRedirect(deployment.get_absolute_url())
+        return _to(deployment) or self.back_to(environment)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Two steps: what goes with it, and its path typed by whoever means it."""

@@ -4,9 +4,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 
 from deployments import control
 from deployments.admin.due import tell_due
@@ -14,6 +13,8 @@ from deployments.services import NotPossible
 from instances.admin import InstanceAdmin
 from instances.models import Instance
 from ocore.admin_acts import Act, ActsOnObjects
+from ocore.viewer import may_see
+from projects.models import Environment
 
 CONTROL = "instances.control_instance"
 
@@ -65,7 +66,7 @@ class ControlledInstanceAdmin(ActsOnObjects, InstanceAdmin):
             return self.back_to(instance)
         self.log_change(request, instance, "Removal asked for.")
         messages.success(request, f"{instance} is being removed.")
-        return HttpResponseRedirect(reverse("admin:projects_environment_change", args=[instance.environment_id]))
+        return self.back_to(instance.environment if may_see(Environment) else instance)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

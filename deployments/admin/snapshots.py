@@ -6,7 +6,6 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.http import FileResponse, HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -14,7 +13,7 @@ from deployments.admin.badges import LARGE, deployment_link
 from deployments.models import Snapshot
 from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
 from ocore.errors import ExpectedError
-from ocore.show import NOTHING, ago, at, link, size, tag
+from ocore.show import NOTHING, as_of, link_to, size, tag
 
 TONES: dict[str, tuple[str, str]] = {
     Snapshot.State.TAKING: ("busy", "●"),
@@ -52,18 +51,17 @@ class SnapshotAdmin(ActsOnObjects, ReadOnly):
         heavy = [f"{of}__{name}" for of in ("deployment", "of") for name in LARGE]
         return super().get_queryset(request).select_related(*self.list_select_related).defer(*heavy)
 
-    @admin.display(description="taken", ordering="taken_at")
+    @admin.display(description="data as of", ordering="taken_at")
     def moment(self, snapshot: Snapshot) -> str:
-        return ago(snapshot.taken_at)
+        return as_of(snapshot.taken_at)
 
-    @admin.display(description="taken")
+    @admin.display(description="data as of")
     def exactly(self, snapshot: Snapshot) -> str:
-        return at(snapshot.taken_at)
+        return as_of(snapshot.taken_at)
 
     @admin.display(description="environment", ordering="environment__project__name")
     def in_environment(self, snapshot: Snapshot) -> SafeString:
-        url = reverse("admin:projects_environment_change", args=[snapshot.environment_id])
-        return link(url, snapshot.environment)
+        return link_to(snapshot.environment)
 
     @admin.display(description="state", ordering="state")
     def state_now(self, snapshot: Snapshot) -> SafeString:

@@ -93,7 +93,7 @@ def _restore(stage: Stage, snapshot: Snapshot) -> None:
     run = stage.run
     environment, runtime = run.environment, run.runtime
     stage.intend(database=True)
-    stage.log(f"Putting back the data of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC")
+    stage.log(f"Putting back the data as of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC")
     run.check()
     runtime.databases.clone(snapshot.database, environment.database)
     runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
@@ -167,5 +167,5 @@ def undo(stage: Stage, step: Step) -> None:
             instance.become(instance.State.NEW, timezone.now())
     elif step.facts["database"]:
         snapshot = Snapshot.objects.get(deployment=run.deployment)
-        stage.log(f"Database and filestore go back to {snapshot.taken_at:%H:%M:%S} UTC")
+        stage.log(f"Database and filestore go back to the data as of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC")
         put_back(run, snapshot)

@@ -84,7 +84,7 @@ def perform(stage: Stage) -> str:
     run.check()
     _take(run, snapshot)
     stage.log(f"Kept: {format_size(snapshot.size_bytes)}, {snapshot.checksums['filestore']['files']} files.")
-    return f"{format_size(snapshot.size_bytes)} kept at {snapshot.taken_at:%H:%M:%S} UTC"
+    return f"{format_size(snapshot.size_bytes)} kept, data as of {snapshot.taken_at:%H:%M:%S} UTC"
 
 
 def _stop_everything(run: Run) -> None:
@@ -112,6 +112,7 @@ def _row(run: Run) -> Snapshot:
 
 def _take(run: Run, snapshot: Snapshot) -> None:
     environment, runtime = run.environment, run.runtime
+    snapshot.taken_at = timezone.now()  # since nobody writes any more, the instant that the data is of
     with ThreadPoolExecutor(max_workers=2) as pool:
         filestore = pool.submit(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
         clone = pool.submit(runtime.databases.clone, environment.database, snapshot.database)
@@ -127,7 +128,7 @@ def _take(run: Run, snapshot: Snapshot) -> None:
     }
     snapshot.size_bytes = int(size) + files.size_bytes
     snapshot.state = Snapshot.State.READY
-    snapshot.save(update_fields=["checksums", "size_bytes", "state"])
+    snapshot.save(update_fields=["taken_at", "checksums", "size_bytes", "state"])
 
 
 def put_back(run: Run, snapshot: Snapshot) -> None:

@@ -40,13 +40,10 @@ class EnvironmentAdmin(ShowsOverrides, NoBulkDelete):
     form = EnvironmentForm
     autocomplete_fields = ["project", "server"]
     search_fields = ["name", "slug", "project__name", "project__slug", "branch", "server__name", "subdomain"]
+    fixed = ("project", "server", "slug")
     head = [
         (None, {"fields": ["project", "server", "name", "slug", "kind", "branch", "public", "description"]}),
     ]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fixed = ["project", "server", "slug"] if obj else []
-        return [*super().get_readonly_fields(request, obj), *fixed]
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
         return {} if obj else {"slug": ["name"]}

@@ -1,11 +1,12 @@
 """Inheritance on the admin's pages: what an empty field inherits and from whom, and what applies in the end."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import ForeignKey, Model
 from django.forms import NullBooleanSelect
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -14,6 +15,7 @@ from django.utils.safestring import SafeString
 
 from ocore.fields import EncryptedMappingField, EncryptedTextField
 from ocore.forms import KEPT, KeepsSecrets
+from ocore.show import link_to
 from projects.inheritance import INSTANCE_SETTINGS, SETTINGS, Effective, display, effective, inherited
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -115,6 +117,8 @@ class ShowsOverrides(admin.ModelAdmin):  # type: ignore[type-arg]
 
     head: ClassVar[Sequence[tuple[str | None, dict[str, Any]]]] = ()
     """The fieldsets before the overrides."""
+    fixed: ClassVar[Sequence[str]] = ()
+    """What can be chosen for a new one only."""
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fieldsets = [*self.head, *override_fieldsets(settings_of(self.model), obj)]
@@ -125,13 +129,18 @@ class ShowsOverrides(admin.ModelAdmin):  # type: ignore[type-arg]
                     {"fields": ["effective_configuration"], "classes": ["collapse", "oc-overrides"]},
                 )
             )
-        return fieldsets if self._may_edit(request, obj) else readable_fieldsets(self.model, fieldsets)
+        if not self._may_edit(request, obj):
+            return readable_fieldsets(self.model, fieldsets)
+        return _replaced(fieldsets, self._fixed(obj))
 
     def _may_edit(self, request: HttpRequest, obj: Any) -> bool:
         return self.has_change_permission(request, obj) if obj is not None else self.has_add_permission(request)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return [*super().get_readonly_fields(request, obj), "effective_configuration"]
+        return [*super().get_readonly_fields(request, obj), *self._fixed(obj).values(), "effective_configuration"]
+
+    def _fixed(self, obj: Any) -> dict[str, Any]:
+        return {name: linked(self.model, name) for name in self.fixed} if obj is not None else {}
 
     @admin.display(description="")
     def effective_configuration(self, obj: Any) -> str:
@@ -164,12 +173,33 @@ def holder_field(name: str) -> Any:
     return Project._meta.get_field(name)
 
 
-def readable_fieldsets(model: type[Model], fieldsets: Iterable[Any]) -> list[Any]:
+def readable_fieldsets(model: type[Model], fieldsets: Sequence[Any]) -> list[Any]:
     """The same fieldsets for whom may only look: values in words, secrets only as being there."""
+    return _replaced(
+        fieldsets, {name: _readable(model, name) for _, options in fieldsets for name in options["fields"]}
+    )
+
+
+def _replaced(fieldsets: Iterable[Any], by: Mapping[Any, Any]) -> list[Any]:
     return [
-        (title, {**options, "fields": [_readable(model, name) for name in options["fields"]]})
+        (title, {**options, "fields": [by.get(name, name) for name in options["fields"]]})
         for title, options in fieldsets
     ]
+
+
+@cache
+def linked(model: type[Model], name: str) -> Any:
+    """A field to be read; what it points to is a link for those only who may open it, other than Django's."""
+    model_field: Any = model._meta.get_field(name)
+    if not isinstance(model_field, ForeignKey):
+        return name
+
+    @admin.display(description=model_field.verbose_name)
+    def shown(obj: Any) -> Any:
+        return link_to(getattr(obj, name))
+
+    shown.__name__ = f"linked_{name}"
+    return shown
 
 
 def _readable(model: type[Model], name: Any) -> Any:
@@ -181,7 +211,7 @@ def _readable(model: type[Model], name: Any) -> Any:
     elif isinstance(model_field, EncryptedTextField):
         show = lambda obj: KEPT if getattr(obj, name) else "not set"  # noqa: E731
     else:
-        return name
+        return linked(model, name)
 
     @admin.display(description=model_field.verbose_name)
     def shown(obj: Any) -> Any:

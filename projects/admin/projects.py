@@ -6,15 +6,14 @@ from django.contrib import admin
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import escape, format_html_join
 from django.utils.safestring import SafeString
 
 from ocore.admin_acts import NoBulkDelete
 from ocore.forms import SaysAllErrors
-from ocore.show import ago, link, tag
+from ocore.show import ago, link_to, tag
 from projects.admin.confirmation import ConfirmsReach
-from projects.admin.overrides import OverridesForm, ShowsOverrides
+from projects.admin.overrides import OverridesForm, ShowsOverrides, linked
 from projects.inheritance import SETTINGS
 from projects.models import Environment, Project
 from projects.reach import environments_of, overriders
@@ -72,6 +71,17 @@ class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
     extra = 0
     verbose_name_plural = "environments"
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [self._shown(request, obj, name) for name in self.fields]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [name for name in self.get_fields(request, obj) if callable(name)]
+
+    def _shown(self, request: HttpRequest, obj: Any, name: str) -> Any:
+        """A server is a link for those only who may open it."""
+        may_edit = self.has_change_permission(request, obj) or self.has_add_permission(request, obj)
+        return name if may_edit else linked(Environment, name)
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Environment]:
         return super().get_queryset(request).select_related("project", "server")
 
@@ -82,6 +92,7 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
     search_fields = ["name", "slug", "description", "repository_url"]
     list_filter = ["host", ("environments__server", admin.RelatedOnlyFieldListFilter)]
     inlines = [EnvironmentInline]
+    fixed = ("slug",)
     head = [
         (None, {"fields": ["name", "slug", "description"]}),
         ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host"]}),
@@ -90,10 +101,6 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:
         environments = Environment.objects.select_related("project", "server")
         return super().get_queryset(request).prefetch_related(Prefetch("environments", environments))
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fixed = ["slug"] if obj else []
-        return [*super().get_readonly_fields(request, obj), *fixed]
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
         return {} if obj else {"slug": ["name"]}
@@ -109,10 +116,7 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
 
     @admin.display(description="environments")
     def environment_tags(self, project: Project) -> str:
-        rows = [
-            (link(reverse("admin:projects_environment_change", args=[one.pk]), one.name), kind_tag(one))
-            for one in project.environments.all()
-        ]
+        rows = [(link_to(one, one.name), kind_tag(one)) for one in project.environments.all()]
         return format_html_join(" ", '<span class="oc-nowrap">{} {}</span>', rows) or "–"
 
     @admin.display(description="created", ordering="created_at")

@@ -6,14 +6,15 @@ from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import escape
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
 from ocore.admin_acts import NoBulkDelete
 from ocore.forms import KeepsSecrets
 from ocore.show import ago, link, size, tag
+from ocore.viewer import may_see
 from projects.admin.overrides import readable_fieldsets
-from projects.models import Server
+from projects.models import Environment, Server
 
 
 class ServerForm(KeepsSecrets):
@@ -57,6 +58,8 @@ class ServerAdmin(NoBulkDelete):
 
     @admin.display(description="environments", ordering="environment_count")
     def environments_there(self, server: Any) -> SafeString:
+        if not may_see(Environment):
+            return format_html("{}", server.environment_count)
         url = reverse("admin:projects_environment_changelist")
         return link(f"{url}?server__id__exact={server.pk}", server.environment_count)
 

@@ -26,9 +26,9 @@ ADDON = Path(settings.BASE_DIR) / "deployments" / "demo" / "addon" / "acme_notes
 VIEWS = "acme_notes/views/acme_note_views.xml"
 MANIFEST = "acme_notes/__manifest__.py"
 LOOKING = [
-    "Projects | environment | Can view environment",
-    "Projects | project | Can view project",
-    "Deployments | deployment | Can view deployment",
+    "Environment: can view",
+    "Project: can view",
+    "Deployment: can view",
 ]
 LIVE = 90_000
 """Milliseconds for a deployment; the first one on a server initialises Odoo's database."""

@@ -291,7 +291,7 @@ def test_sizes_are_compared_as_they_apply_in_the_end(root: Client) -> None:
     said = error_at(root, environment, "memory_limit", memory_limit="2G")
     assert "Odoo's hard limit (3 GiB, from project Acme) is above the container's memory limit (2 GiB, from env" in said
     said = error_at(root, instance, "limit_memory_hard", limit_memory_hard="0.5G")
-    assert "Odoo's soft limit (1 GiB, from environment Production) is above Odoo's hard limit (512 MiB, from ins" in said
+    assert "Odoo's soft limit (1 GiB, from environment Production) is above Odoo's hard limit (512 MiB, from" in said
     save(root, change(instance), limit_memory_hard="0")
     assert Instance.objects.get().limit_memory_hard == 0, "0 is no limit"
 

@@ -1,11 +1,14 @@
 """Who may see and do what in the admin, on every URL that it has; and what lists cost."""
 
+import html
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -124,6 +127,54 @@ def test_a_viewer_sees_no_buttons(rows: dict[type, int]) -> None:
             own = content.count('id="logout-form"') + content.count(f'id="{name.split("_")[1]}_form"')
             assert forms == own, name
             assert "Roll back" not in content, name
+
+
+def followed(client: Client) -> set[str]:
+    """Wherever links lead within the admin, from the first page on; each must open."""
+    todo, seen = [reverse("admin:index")], set[str]()
+    while todo:
+        url = todo.pop()
+        seen.add(url)
+        answer: Any = client.get(url)
+        assert answer.status_code == 200, f"{url} is linked to"
+        found = re.findall(r'href="([^"]+)"', b"".join(answer).decode())
+        links = {urljoin(url, html.unescape(link)).partition("#")[0].partition("?")[0] for link in found}
+        todo += [link for link in links - seen - set(todo) if link.startswith("/admin/")]
+    return seen
+
+
+@pytest.mark.parametrize("model", [Environment, Project, Deployment, Snapshot])
+def test_who_may_see_one_kind_of_thing_meets_no_link_that_is_refused(rows: dict[type, int], model: type) -> None:
+    seen = followed(browser(staff("narrow", f"view_{model._meta.model_name}")))
+    assert any(f"/{rows[model]}/change/" in url for url in seen)
+
+
+def test_who_may_not_see_servers_and_deliveries_meets_no_link_to_them(rows: dict[type, int]) -> None:
+    user = viewer()
+    user.user_permissions.remove(*Permission.objects.filter(codename__in=["view_server", "view_delivery"]))
+    assert len(followed(browser(user))) > len(rows)
+
+
+@pytest.mark.parametrize("kind", ["user", "group"])
+def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -> None:
+    root = User.objects.create_superuser("root")
+    row = root if kind == "user" else Group.objects.create(name="Ops")
+    client = browser(root)
+    url = reverse(f"admin:auth_{kind}_change", args=[row.pk])
+    field = client.get(url).context["adminform"].form.fields["user_permissions" if kind == "user" else "permissions"]
+    offered = [label for _, label in field.choices]
+    assert {"Environment: can view", "Deployment: can roll an environment back", "User: can change"} <= set(offered)
+    assert {label.partition(":")[0] for label in offered} == {
+        *("Server", "Project", "Environment", "Instance", "Deployment", "Snapshot", "Delivery", "User", "Group")
+    }
+    assert "Snapshot: can delete" not in offered
+
+
+def test_after_deploying_nobody_lands_on_a_page_that_is_not_theirs(rows: dict[type, int], queues: Any) -> None:
+    client = browser(staff("deployer", "view_environment", "deploy_environment", "roll_back_environment"))
+    for act, more in (("deploy", []), ("roll_back_to", [rows[Deployment]])):
+        url = reverse(f"admin:projects_environment_{act}", args=[rows[Environment], *more])
+        assert client.post(url, follow=True).status_code == 200
 
 
 def test_an_operator_does_what_was_granted_and_changes_no_definitions(rows: dict[type, int], queues: Any) -> None:

@@ -557,11 +557,11 @@ def test_rollback_says_before_what_will_happen(twice_live: tuple[Deployment, Dep
 
     told = run("rollback", "acme/production", "--with-data", "--yes")
 
-    assert f"Acme / Production goes back to #{old.pk}, which went live {old.live_at:%Y-%m-%d %H:%M UTC}." in told
+    assert f"Acme / Production goes back to #{old.pk}, which went live {old.live_at:%Y-%m-%d %H:%M:%S UTC}." in told
     assert f"Live now   #{new.pk} bbbbbbbbbb New" in told
     assert f"Then       #{old.pk} aaaaaaaaaa Old" in told
     assert "Image      acme:old" in told
-    assert f"as of {new.live_at:%Y-%m-%d %H:%M UTC}, 3 hours old: what was entered since then goes." in told
+    assert f"as of {new.live_at:%Y-%m-%d %H:%M:%S UTC}, 3 h ago: what was entered since then goes." in told
     assert "A snapshot of today's data is taken first" in told
     queued = Deployment.objects.latest()
     assert (queued.rollback_to, queued.restores, queued.trigger) == (old, Snapshot.objects.get(), Trigger.ROLLBACK)
@@ -645,7 +645,7 @@ def test_a_rollback_is_followed_to_its_end(production: Environment, worker: None
 
     told = run("rollback", "acme/production", "--with-data", "--yes", "--wait")
 
-    assert "Putting back the data of" in told
+    assert "Putting back the data as of" in told
     assert "Live at " in told
 
 

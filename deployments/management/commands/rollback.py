@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
-from django.utils.timesince import timesince
 
 from deployments import services
 from deployments.following import plain
 from deployments.models import Deployment
 from deployments.services import NotPossible, RollbackOffer
 from deployments.terminal import PortalCommand, find_environment, introduce, shell_account
+from ocore.show import relative
 from projects.models import Environment
 
 SHOWN = 5
@@ -109,8 +109,8 @@ def _told(environment: Environment, offer: RollbackOffer, *, with_data: bool) ->
     lines.append(f"  Then       {_named(target)}")
     lines.append(f"  Image      {plain(target.image) or 'as it was then'}")
     if with_data and offer.data_from:
-        age = timesince(offer.data_from).replace("\xa0", " ")
-        lines.append(f"  Data       as of {_moment(offer.data_from)}, {age} old: what was entered since then goes.")
+        age = relative(offer.data_from)
+        lines.append(f"  Data       as of {_moment(offer.data_from)}, {age}: what was entered since then goes.")
         lines.append("             A snapshot of today's data is taken first and kept.")
     else:
         lines.append("  Data       stays as it is now.")
@@ -128,4 +128,4 @@ def _named(deployment: Deployment) -> str:
 
 
 def _moment(moment: datetime | None) -> str:
-    return moment.astimezone(timezone.get_default_timezone()).strftime("%Y-%m-%d %H:%M UTC") if moment else "never"
+    return moment.astimezone(timezone.get_default_timezone()).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else "never"
