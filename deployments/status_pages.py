@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from csp.decorators import csp
-from django.db.models import F, Window
+from django.db.models import Exists, F, Max, Min, OuterRef, Q, Window
 from django.db.models.functions import RowNumber
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
@@ -20,8 +20,8 @@ from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_safe
 
 from deployments.condition import Condition, State, conditions
-from deployments.models import Deployment
-from deployments.states import Status, Trigger
+from deployments.models import Deployment, Step
+from deployments.states import Status, StepKind, StepStatus, Trigger
 from deployments.uptime import Day, days_of, percent
 from projects.models import Environment, Project
 
@@ -34,7 +34,10 @@ OUTCOMES: dict[Status, str] = {
     Status.ROLLED_BACK: "Update was taken back, nothing changed for you",
     Status.ROLLBACK_FAILED: "Update went wrong, we are looking after it",
 }
-"""In a client's words; what was cancelled or superseded never concerned them."""
+"""In a client's words; what was cancelled or superseded never concerned them, nor what left all that runs as it was."""
+LEFT_ALL_AS_IT_WAS = Exists(
+    Step.objects.filter(deployment=OuterRef("pk"), kind=StepKind.DEPLOY, status=StepStatus.SKIPPED)
+)
 HEADERS = {
     "Cache-Control": f"public, max-age={MAX_AGE}",
     "X-Robots-Tag": "noindex, nofollow",
@@ -64,6 +67,14 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Life:
+    """Of an environment: when it first went live, and when what runs was last replaced."""
+
+    began_at: datetime
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
 class Shown:
     """What a client sees of one environment."""
 
@@ -74,6 +85,7 @@ class Shown:
     sentence: str
     version: str
     since: datetime | None
+    """When what runs was last replaced."""
     url: str
     """Empty while there is nothing to open."""
     days: list[Day]
@@ -119,16 +131,17 @@ def _answer(
 
 
 def shown(project: Project) -> list[Shown]:
-    """Production first. Six queries, however many there are."""
+    """Production first. Eight queries, however many there are."""
     rows = Environment.objects.filter(project=project, public=True, removing_since=None)
     kinds = list(Environment.Kind.values)
     environments = sorted(rows.select_related("server", "project"), key=lambda one: (kinds.index(one.kind), one.name))
     keys = [environment.pk for environment in environments]
-    days, updates = days_of(keys), _updates(keys)
-    return [_shown(one, days[one.environment.pk], updates[one.environment.pk]) for one in conditions(environments)]
+    days, updates, lives = days_of(keys), _updates(keys), _lives(keys)
+    found = {one.environment.pk: one for one in conditions(environments)}
+    return [_shown(one, days[pk], updates[pk], lives.get(pk)) for pk, one in found.items()]
 
 
-def _shown(one: Condition, days: list[Day], updates: list[Update]) -> Shown:
+def _shown(one: Condition, days: list[Day], updates: list[Update], life: Life | None) -> Shown:
     environment = one.environment
     return Shown(
         name=environment.name,
@@ -137,9 +150,9 @@ def _shown(one: Condition, days: list[Day], updates: list[Update]) -> Shown:
         state=one.state,
         sentence=_sentence(one),
         version=f"Odoo {one.odoo_version}" if one.odoo_version else "Odoo" if one.live else "",
-        since=one.since,
+        since=one.since and life.changed_at if life else None,
         url=environment.url if _reachable(one) else "",
-        days=days,
+        days=[day for day in days if life and day.date >= life.began_at.date()],
         updates=updates,
     )
 
@@ -181,9 +194,16 @@ def _summary(environments: list[Shown]) -> tuple[str, str]:
     return "Nothing is running", State.NOT_LIVE
 
 
+def _lives(environments: list[int]) -> dict[int, Life]:
+    rows = Deployment.objects.filter(environment__in=environments, status=Status.SUCCEEDED).exclude(live_at=None)
+    changed = Max("live_at", filter=~Q(LEFT_ALL_AS_IT_WAS))
+    found = rows.order_by().values("environment").annotate(began=Min("live_at"), changed=changed)
+    return {row["environment"]: Life(row["began"], row["changed"] or row["began"]) for row in found}
+
+
 def _updates(environments: list[int]) -> dict[int, list[Update]]:
     numbered = (
-        Deployment.objects.filter(environment__in=environments, status__in=list(OUTCOMES))
+        Deployment.objects.filter(~LEFT_ALL_AS_IT_WAS, environment__in=environments, status__in=list(OUTCOMES))
         .annotate(place=Window(RowNumber(), partition_by=F("environment"), order_by=F("pk").desc()))
         .filter(place__lte=UPDATES)
         .order_by("-pk")

@@ -1,9 +1,11 @@
 """The documentation says what the code does, where that can be compared: names, defaults, links, snippets."""
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -11,13 +13,17 @@ from django.conf import settings
 from django.core.management import get_commands
 from django.utils import timezone
 
+from deployments.condition import State
 from deployments.models import Deployment, Snapshot
 from deployments.states import Status
+from deployments.status_pages import Shown, Update, _as_json
+from deployments.uptime import Day
 from instances.models import Door
 from instances.runtimes import runtime_for
 from ocore.errors import ExpectedError
 from ocore.secrets import decrypt
 from projects.inheritance import INSTANCE_SETTINGS, SETTINGS, Strategy, UpdatePolicy, display
+from projects.models import Project
 from tests import factories
 
 ROOT = Path(settings.BASE_DIR)
@@ -55,6 +61,20 @@ def documented_defaults() -> dict[str, str]:
 
 def variables() -> dict[str, list[str]]:
     return table_of(page("configuration.md"), r"(?:OCORE|DJANGO)_[A-Z_]+|DATABASE_URL|REDIS_URL")
+
+
+def test_every_field_of_the_status_pages_json_is_told() -> None:
+    section = page("operations.md").partition("## The status page")[2].partition("\n## ")[0]
+    update, day = Update(timezone.now(), 1.0, "Updated", good=True), Day(timezone.now().date())
+    one = Shown("", "", False, State.UP, "", "", None, "", [day], [update])
+    told = json.loads(_as_json(Project(name="Acme"), [one], timezone.now()).content)
+
+    def fields(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return {name for item in value for name in fields(item)}
+        return {*value, *fields(list(value.values()))} if isinstance(value, dict) else set()
+
+    assert fields(told) - set(re.findall(r"`([a-z_]+)`", section)) == set()
 
 
 def inheritable() -> dict[str, list[str]]:

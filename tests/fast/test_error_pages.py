@@ -1,4 +1,4 @@
-"""What the portal says when it has to refuse, has nothing, or breaks: in its own look, and nothing of what is behind."""
+"""When the portal refuses, has nothing, or breaks: in its own look, and nothing of what is behind it."""
 
 import re
 from typing import Any

@@ -11,8 +11,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from deployments.condition import conditions
-from deployments.models import Deployment
-from deployments.states import Status, Trigger
+from deployments.models import Deployment, Step
+from deployments.states import Status, StepKind, StepStatus, Trigger
 from deployments.uptime import DAYS, days_of, percent
 from instances.models import Door, HealthCheck, Instance
 from projects.models import Environment, Project, Server
@@ -201,6 +201,20 @@ def test_what_never_concerned_a_client_is_not_told(production: Environment, stat
     assert told(production)["updates"] == []
 
 
+def test_a_deployment_that_left_all_as_it_was_is_no_update(production: Environment) -> None:
+    first = go_live(production, 50)
+    Step.objects.create(deployment=first, kind=StepKind.SNAPSHOT, status=StepStatus.SKIPPED)
+    Step.objects.create(deployment=first, kind=StepKind.DEPLOY, status=StepStatus.SUCCEEDED)
+    Deployment.objects.update(live=False)
+    second = go_live(production, 20)
+    for kind in (StepKind.SNAPSHOT, StepKind.DEPLOY):
+        Step.objects.create(deployment=second, kind=kind, status=StepStatus.SKIPPED)
+
+    one = told(production)
+    assert [update["at"] for update in one["updates"]] == [at(50).isoformat()]
+    assert one["since"] == at(50).isoformat(), "the version that runs is the first one's"
+
+
 def test_only_the_last_five_are_told_newest_first(production: Environment) -> None:
     for age in range(9, 0, -1):
         factories.deployment(production, started_at=at(age + 0.1), finished_at=at(age))
@@ -212,6 +226,7 @@ def test_only_the_last_five_are_told_newest_first(production: Environment) -> No
 
 
 def test_each_day_is_counted_by_itself(production: Environment) -> None:
+    go_live(production, 24 * DAYS)
     for hours, ok in ((1, True), (2, True), (3, True), (4, False)):
         look(production, hours, ok=ok)
     look(production, 25, ok=False)
@@ -225,6 +240,7 @@ def test_each_day_is_counted_by_itself(production: Environment) -> None:
 
 
 def test_maintenance_is_not_downtime(production: Environment) -> None:
+    go_live(production)
     look(production, 1)
     look(production, 2, ok=False, held=True)
     look(production, 30, ok=False, held=True)
@@ -232,6 +248,21 @@ def test_maintenance_is_not_downtime(production: Environment) -> None:
     days = told(production)["uptime"]["days"]
     assert (days[-1]["percent"], days[-1]["kind"]) == (100.0, "up")
     assert (days[-2]["percent"], days[-2]["kind"]) == (None, "maintenance")
+
+
+def test_days_before_the_first_deployment_are_not_shown(production: Environment) -> None:
+    go_live(production, 30)
+    Deployment.objects.update(live=False)
+    go_live(production, 2)
+    look(production, 1)
+
+    days = told(production)["uptime"]["days"]
+    assert [(day["date"], day["kind"]) for day in days] == [("2026-03-19", "none"), ("2026-03-20", "up")]
+    assert "Last 2 days" in get(production.project).content.decode()
+    Deployment.objects.filter(live=False).delete()
+    page = get(production.project).content.decode()
+    assert "<h3>Today</h3>" in page
+    assert page.count('role="img"') == 1
 
 
 def test_days_begin_at_midnight(production: Environment) -> None:
@@ -403,7 +434,7 @@ def test_a_real_server_is_not_marked_and_linked_to(production: Environment) -> N
 
 
 def test_every_bar_says_in_words_what_it_shows(production: Environment) -> None:
-    go_live(production)
+    go_live(production, 24 * DAYS)
     look(production, 1, ok=False)
     look(production, 2)
     look(production, 30, held=True)
@@ -439,7 +470,7 @@ def test_the_number_of_queries_is_constant(production: Environment) -> None:
             look(one, hours + 1)
             factories.deployment(one, started_at=at(hours), finished_at=at(hours))
 
-    assert _queries(production.project) == first <= 8
+    assert _queries(production.project) == first <= 9
 
 
 def test_the_condition_of_no_environment_is_no_work() -> None:
