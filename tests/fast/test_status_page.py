@@ -262,7 +262,7 @@ def test_days_before_the_first_deployment_are_not_shown(production: Environment)
     Deployment.objects.filter(live=False).delete()
     page = get(production.project).content.decode()
     assert "<h3>Today</h3>" in page
-    assert page.count('role="img"') == 1
+    assert 'role="img"' not in page, "one day needs no picture"
 
 
 def test_days_begin_at_midnight(production: Environment) -> None:
