@@ -27,7 +27,7 @@ def meaningful_permissions() -> QuerySet[Permission]:
     return rows.order_by("content_type__app_label", "content_type__model", "pk")
 
 
-class PermissionsField(ModelMultipleChoiceField):
+class PermissionsField(ModelMultipleChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: Any) -> str:
         """`Environment: can view`, `Deployment: can roll an environment back`."""
         kind = obj.content_type.model_class()._meta.verbose_name
@@ -54,7 +54,7 @@ class Users(OffersPermissions, UserAdmin):  # type: ignore[type-arg]
         ]
 
 
-class Groups(OffersPermissions, GroupAdmin):
+class Groups(OffersPermissions, GroupAdmin):  # type: ignore[misc]  # its base says less than it takes
     pass
 
 

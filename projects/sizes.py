@@ -55,9 +55,9 @@ def _wrong(holder: Any) -> dict[str, str]:
     for lower, upper in ((soft, hard), (hard, limit), (soft, limit)):
         if lower.value > upper.value > 0:
             return _above(holder, lower, upper)
-    server = getattr(getattr(holder, "environment", holder), "server", None)
+    server: Any = getattr(getattr(holder, "environment", holder), "server", None)
     memory = server.facts.get("memory_bytes") if server else None
-    if memory and limit.value > memory:
+    if server and memory and limit.value > memory:
         return {"memory_limit": f"{_told(limit)} is more than {server.name} has, which is {format_size(memory)}."}
     return {}
 

@@ -188,7 +188,7 @@ def _replaced(fieldsets: Iterable[Any], by: Mapping[Any, Any]) -> list[Any]:
 
 
 @cache
-def linked(model: type[Model], name: str) -> Any:
+def linked(model: Any, name: str) -> Any:
     """A field to be read; what it points to is a link for those only who may open it, other than Django's."""
     model_field: Any = model._meta.get_field(name)
     if not isinstance(model_field, ForeignKey):

@@ -77,7 +77,7 @@ class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return [name for name in self.get_fields(request, obj) if callable(name)]
 
-    def _shown(self, request: HttpRequest, obj: Any, name: str) -> Any:
+    def _shown(self, request: HttpRequest, obj: Any, name: Any) -> Any:
         """A server is a link for those only who may open it."""
         may_edit = self.has_change_permission(request, obj) or self.has_add_permission(request, obj)
         return name if may_edit else linked(Environment, name)
