@@ -140,7 +140,7 @@ class ShowsOverrides(admin.ModelAdmin):  # type: ignore[type-arg]
         return [*super().get_readonly_fields(request, obj), *self._fixed(obj).values(), "effective_configuration"]
 
     def _fixed(self, obj: Any) -> dict[str, Any]:
-        return {name: linked(self.model, name) for name in self.fixed} if obj is not None else {}
+        return {name: linked(self.model, name) for name in self.fixed} if obj is not None else {}  # type: ignore[arg-type]  # a class is hashable
 
     @admin.display(description="")
     def effective_configuration(self, obj: Any) -> str:
