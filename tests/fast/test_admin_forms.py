@@ -95,10 +95,10 @@ def test_the_effective_configuration_names_who_set_each_entry_and_no_secret(root
     environment = factories.environment(project=project, odoo_conf={"log_level": "debug"})
     for row in (project, environment, environment.instances.get()):
         shown = page(root, row)
-        assert "<code>db_maxconn</code> = 16</td><td>project Acme" in shown
+        assert '<code>db_maxconn</code> = 16</td><td data-label="From">project Acme' in shown
         assert "SMTP_PASSWORD" in shown
         assert "hunter2" not in shown
-    assert "<code>log_level</code> = debug</td><td>environment Production" in page(root, environment)
+    assert '<code>log_level</code> = debug</td><td data-label="From">environment Production' in page(root, environment)
 
 
 def test_a_default_that_reaches_several_environments_is_asked_about_first(root: Client) -> None:
@@ -360,7 +360,11 @@ def test_changed_settings_are_shown_as_due_at_the_next_deployment(root: Client, 
     environment.save()
     shown = page(root, environment)
     assert "Takes effect at the next deployment" in shown
-    for words in ("<td>0</td><td><strong>5</strong></td><td>project Acme", "odoo:18.0", "another secret"):
+    for words in (
+        '<td data-label="Next"><strong>5</strong></td><td data-label="From">project Acme',
+        "odoo:18.0",
+        "another secret",
+    ):
         assert words in shown
     assert "hunter2" not in shown
 

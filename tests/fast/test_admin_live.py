@@ -188,8 +188,8 @@ def test_the_frozen_configuration_is_shown_with_origins_and_without_secrets(root
 
     jobs.run_deployment(deployment.pk)
     shown = root.get(deployment.get_absolute_url()).content.decode()
-    assert "<td>3</td><td>project Acme</td>" in shown
-    assert "<code>log_level</code> = debug</td><td>environment Production</td>" in shown
+    assert '<td>3</td><td data-label="From">project Acme</td>' in shown
+    assert '<code>log_level</code> = debug</td><td data-label="From">environment Production</td>' in shown
     assert "SMTP_PASSWORD" in shown
     assert "hunter2" not in shown
 
