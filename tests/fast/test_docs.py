@@ -12,6 +12,7 @@ from django.core.management import get_commands
 from django.utils import timezone
 
 from deployments.models import Deployment, Snapshot
+from deployments.retention.sweep import sweep
 from deployments.states import Status
 from instances.models import Door
 from instances.runtimes import runtime_for
@@ -256,9 +257,10 @@ def test_the_runbook_says_in_the_rows_what_was_done_by_hand(broken):
 def test_the_runbook_removes_a_snapshot(broken):
     databases = runtime_for(broken.environment.server).databases
     snapshot = broken.snapshots.get()
-    databases.create_role("somebody", "a-password")
     databases.create(snapshot.database, "somebody")
+    Deployment.objects.filter(pk=broken.pk).update(status=Status.ROLLED_BACK)
     run_snippet("discard", broken.pk)
+    sweep(broken.environment.server)
     snapshot.refresh_from_db()
     assert snapshot.state == Snapshot.State.GONE
     assert not databases.exists(snapshot.database)
