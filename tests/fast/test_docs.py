@@ -259,6 +259,7 @@ def test_the_runbook_removes_a_snapshot(broken):
     snapshot = broken.snapshots.get()
     databases.create(snapshot.database, "somebody")
     Deployment.objects.filter(pk=broken.pk).update(status=Status.ROLLED_BACK)
+    Door.objects.all().delete()
     run_snippet("discard", broken.pk)
     sweep(broken.environment.server)
     snapshot.refresh_from_db()

@@ -21,6 +21,7 @@ from instances.runtimes.docker import DockerRuntime
 from instances.runtimes.docker.inventory import everything_of, remove_everything
 from projects.models import Environment, Server
 from tests import factories
+from tests.conftest import Queues
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True)]
 
@@ -116,6 +117,7 @@ def versions(engine: DockerRuntime, production: Environment, tmp_path: Path) -> 
         made.append(
             factories.deployment(
                 production,
+                ref="",
                 image=image(engine, tmp_path, number),
                 base_image_id=base.id,
                 live=number == 3,
@@ -263,7 +265,7 @@ def test_what_no_row_knows_goes_only_when_somebody_asks_for_it(
 
 
 def test_on_a_full_disk_the_oldest_goes_and_what_a_waiting_rollback_needs_stays(
-    engine: DockerRuntime, production: Environment, versions: list[Deployment], settings: Any
+    engine: DockerRuntime, production: Environment, versions: list[Deployment], settings: Any, queues: Queues
 ) -> None:
     for name in ("SNAPSHOTS", "IMAGES"):
         setattr(settings, f"OCORE_KEEP_{name}", 100)
