@@ -10,3 +10,10 @@ RECONCILE_SECONDS = 10
 # A job that waited longer than its interval is dropped: the next one does the same.
 for job, seconds in ((jobs.reconcile, RECONCILE_SECONDS), (jobs.probe_environments, settings.OCORE_PROBE_SECONDS)):
     register(job, "chores", interval=seconds, ttl=seconds, result_ttl=0)
+register(
+    jobs.sweep_all,
+    "slow",
+    interval=settings.OCORE_RETENTION_SECONDS,
+    ttl=settings.OCORE_RETENTION_SECONDS,
+    result_ttl=0,
+)

@@ -1,10 +1,18 @@
 """What RQ runs: a primary key in, nothing out. Everything is in the rows."""
 
+import logging
 from collections.abc import Callable
 
 from deployments import control, dumps, pending, pipeline, probes, queues, recovery, removal, services
 from deployments.models import Deployment
+from deployments.retention import sweep as retention
 from deployments.states import Status
+from ocore.errors import ExpectedError
+from projects.models import Server
+
+logger = logging.getLogger(__name__)
+PORTAL = 0
+"""Stands for the portal's own machine where a server's primary key could."""
 
 
 def run_deployment(pk: int) -> None:
@@ -27,6 +35,7 @@ def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
         services.enqueue_next(environment)
     if deployment.status == Status.SUCCEEDED:
         queues.enqueue_dump(pk)
+        queues.enqueue_sweep(deployment.environment.server_id)
     pending.recount(environment)
 
 
@@ -52,3 +61,26 @@ def control_instance(pk: int, verb: str) -> None:
 
 def remove_environment(pk: int) -> None:
     removal.carry_out(pk)
+    sweep_all()
+
+
+def sweep_all() -> None:
+    """By the clock, and when a project or an environment is gone: the portal, and each server in a job of its own."""
+    for pk in (PORTAL, *Server.objects.values_list("pk", flat=True)):
+        queues.enqueue_sweep(pk)
+
+
+def sweep(pk: int) -> None:
+    """Remove what may go from this server, or from the portal."""
+    server = Server.objects.filter(pk=pk).first()
+    if server is None and pk != PORTAL:
+        return
+    try:
+        unfinished = retention.sweep(server).unfinished
+    except retention.AlreadyAtIt:
+        return
+    except ExpectedError as error:
+        logger.warning("What may go from %s could not be looked at: %s", server or "the portal", error)
+        return
+    if unfinished:
+        queues.enqueue_sweep(pk)

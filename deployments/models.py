@@ -226,6 +226,7 @@ class Snapshot(models.Model):
         TAKING = "taking", "Being taken"
         READY = "ready", "Ready"
         RESTORED = "restored", "Put back by a rollback"
+        REMOVING = "removing", "Being removed"
         GONE = "gone", "Removed"
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="snapshots")
@@ -246,6 +247,8 @@ class Snapshot(models.Model):
     dump_sha256 = models.CharField(max_length=64, blank=True)
     dump_bytes = models.BigIntegerField(null=True, blank=True)
     dump_problem = models.TextField(blank=True)
+    dump_removed_at = models.DateTimeField(null=True, blank=True)
+    """Said before its file is unlinked; `dump_path` is emptied when it is."""
 
     class Meta:
         ordering = ["-taken_at"]

@@ -43,6 +43,17 @@ def enqueue_removal(environment: int) -> None:
     _hand_over("slow", "remove_environment", environment)
 
 
+def enqueue_sweep(server: int) -> None:
+    """Of a server, or of the portal itself: 0. One that waits already is enough."""
+    try:
+        queue = django_rq.get_queue("slow")
+        job = f"sweep-{server}"
+        if job not in queue.job_ids:
+            queue.enqueue("deployments.jobs.sweep", server, job_id=job)
+    except RedisError as error:
+        logger.error("Looking for what may go waits for the clock, Redis does not answer: %s", error)
+
+
 def enqueue_control(instance: int, verb: str) -> None:
     """Raises `RedisError`: a person waits for this one, and should be told."""
     django_rq.get_queue("chores").enqueue("deployments.jobs.control_instance", instance, verb)

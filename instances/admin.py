@@ -58,7 +58,6 @@ def ask(server: Server) -> ServerFacts:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-@admin.register(Server)
 class CheckedServerAdmin(ActsOnObjects, ServerAdmin):
     change_form_template = "admin/projects/server/change_form.html"
     acts = [Act("check-now", "projects.change_server")]

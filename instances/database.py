@@ -167,6 +167,9 @@ class PostgresCluster:
     def list(self) -> builtins.list[str]:
         return [name for (name,) in self._rows("list the databases", database_scripts.LIST)]
 
+    def sizes(self) -> dict[str, int]:
+        return {name: int(size) for name, size in self._rows("measure the databases", database_scripts.SIZES)}
+
     def query(self, database: str, sql: str) -> Rows:
         """In a session of the database's owner, never with more rights."""
         pieces = [sql[start : start + PIECE] for start in range(0, len(sql), PIECE)]

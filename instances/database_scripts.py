@@ -262,6 +262,13 @@ WHERE shobj_description(oid, 'pg_database') = :'label'
 ORDER BY datname COLLATE "C";
 """  # noqa: S608
 
+SIZES = f"""{_BEGIN}
+SELECT datname, pg_database_size(oid) FROM pg_database
+WHERE shobj_description(oid, 'pg_database') = :'label'
+   OR shobj_description(oid, 'pg_database') IS NULL AND shobj_description(datdba, 'pg_authid') = :'label'
+ORDER BY datname COLLATE "C";
+"""  # noqa: S608
+
 TERMINATE_DUMP = (
     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE application_name = :'token';\n"
 )

@@ -104,6 +104,10 @@ class FilestoreError(ExpectedError):
 class StoringContainers(Containers, Protocol):
     def ensure_volume(self, name: str) -> None: ...
 
+    def find_volume(self, name: str) -> dict[str, str] | None: ...
+
+    def list_volumes(self) -> list[str]: ...
+
     def remove_volume(self, name: str) -> None: ...
 
 
@@ -132,7 +136,13 @@ class VolumeFilestores:
     def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
         return _facts(self._run("list the files", FACTS, volume, database, snapshot))
 
+    def volumes(self) -> list[str]:
+        return self._containers.list_volumes()
+
     def discard(self, volume: str, snapshot: str) -> None:
+        _checked(snapshot)
+        if self._containers.find_volume(_checked(volume)) is None:
+            return  # to look into it would make it anew
         self._run(f"remove the snapshot {snapshot}", DISCARD, volume, snapshot)
 
     def _run(self, what: str, script: str, volume: str, *names: str, image: str = "") -> str:

@@ -38,13 +38,18 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
     runtime.images.ensure_base(image, log)
     name = name_for(runtime, image)
     template = Template(database=name, owner=name)
-    with file_lock(Path(settings.STATE_DIR) / "locks" / f"{name}.lock"):
+    with file_lock(lock_of(name)):
         check()
         if runtime.databases.exists(name):
             return template
         log(f"Initialising a database for {image}: once for this image on this server, about 20 seconds.")
         _initialise(runtime, image, version, name, log)
     return template
+
+
+def lock_of(name: str) -> Path:
+    """Of the file that whoever makes or removes this template holds."""
+    return Path(settings.STATE_DIR) / "locks" / f"{name}.lock"
 
 
 def name_for(runtime: Runtime, image: str) -> str:

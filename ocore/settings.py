@@ -190,6 +190,34 @@ OCORE_BUILD_CERTIFICATES = env(
 )
 # Free space a server must have before a build or a snapshot starts. Bytes.
 OCORE_MIN_FREE_BYTES = env.int("OCORE_MIN_FREE_BYTES", default=2 * 1024**3)
+# What is kept, by number and by days: beyond either it goes. What a rollback may need stays whatever these say.
+# Earlier live versions of each environment that can always be gone back to, with their image and data.
+OCORE_KEEP_ROLLBACKS = env.int("OCORE_KEEP_ROLLBACKS", default=3)
+# Snapshots on the server, per environment.
+OCORE_KEEP_SNAPSHOTS = env.int("OCORE_KEEP_SNAPSHOTS", default=5)
+OCORE_KEEP_SNAPSHOT_DAYS = env.int("OCORE_KEEP_SNAPSHOT_DAYS", default=30)
+# Portable dumps on the portal's machine, per environment.
+OCORE_KEEP_DUMPS = env.int("OCORE_KEEP_DUMPS", default=10)
+OCORE_KEEP_DUMP_DAYS = env.int("OCORE_KEEP_DUMP_DAYS", default=90)
+# Images on each server, per project.
+OCORE_KEEP_IMAGES = env.int("OCORE_KEEP_IMAGES", default=10)
+OCORE_KEEP_IMAGE_DAYS = env.int("OCORE_KEEP_IMAGE_DAYS", default=90)
+# Copies of repositories that nothing live comes from, in days without a deployment.
+OCORE_KEEP_MIRROR_DAYS = env.int("OCORE_KEEP_MIRROR_DAYS", default=90)
+# Deployments in the list, and those of them that still have their log, per environment.
+OCORE_KEEP_DEPLOYMENTS = env.int("OCORE_KEEP_DEPLOYMENTS", default=500)
+OCORE_KEEP_DEPLOYMENT_DAYS = env.int("OCORE_KEEP_DEPLOYMENT_DAYS", default=730)
+OCORE_KEEP_LOGS = env.int("OCORE_KEEP_LOGS", default=200)
+OCORE_KEEP_LOG_DAYS = env.int("OCORE_KEEP_LOG_DAYS", default=180)
+# Webhook calls, per project.
+OCORE_KEEP_DELIVERIES = env.int("OCORE_KEEP_DELIVERIES", default=1000)
+OCORE_KEEP_DELIVERY_DAYS = env.int("OCORE_KEEP_DELIVERY_DAYS", default=90)
+# Health probes; the status page shows 14 days of them.
+OCORE_KEEP_PROBE_DAYS = env.int("OCORE_KEEP_PROBE_DAYS", default=35)
+# With less than this free on a disk, the oldest things that no rollback needs go before their time. Bytes.
+OCORE_KEEP_FREE_BYTES = env.int("OCORE_KEEP_FREE_BYTES", default=5 * 1024**3)
+# Seconds between two looks at what may go.
+OCORE_RETENTION_SECONDS = env.int("OCORE_RETENTION_SECONDS", default=3600)
 # Seconds for which a request is held at the edge while an instance is replaced, before the maintenance page.
 OCORE_HOLD_SECONDS = env.int("OCORE_HOLD_SECONDS", default=30)
 # Seconds for which requests in flight may finish before an instance is stopped.

@@ -1,5 +1,9 @@
 """A project's repository as a bare mirror on the portal's machine."""
 
+import fcntl
+import os
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
@@ -7,11 +11,65 @@ from django.conf import settings
 from projects.git import Mirror
 from projects.models import Project
 
+LOCK = ".git.lock"
+PARTS = (".git", ".git.fresh", ".git.old", ".modules")
+"""Of what is kept for one project: its mirror, what a rebuilding one has beside it, those of its submodules."""
+
 
 def mirror_of(project: Project) -> Mirror:
     return Mirror(
         project.repository_url,
-        Path(settings.STATE_DIR) / "mirrors" / f"{project.slug}.git",
+        _folder() / f"{project.slug}.git",
         username=project.repository_username,
         token=project.repository_token,
     )
+
+
+def kept() -> list[str]:
+    """The slugs of all projects of which something lies here, also of those that are no more."""
+    folder = _folder()
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted({name.partition(".")[0] for name in names if name.endswith(PARTS)})
+
+
+def facts(slug: str) -> tuple[datetime, int]:
+    """When its files were written last, and their size in bytes."""
+    paths = [path for path in _paths(slug) if path.exists()]
+    written = max((path.stat().st_mtime for path in paths), default=0.0)
+    return datetime.fromtimestamp(written, UTC), sum(size_of(path) for path in paths)
+
+
+def size_of(path: Path) -> int:
+    """Of all files below; what vanishes meanwhile counts nothing."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += (Path(folder) / name).lstat().st_size
+            except OSError:
+                continue
+    return total
+
+
+def remove(slug: str, *, for_good: bool) -> bool:
+    """False when somebody is fetching it now. `for_good`: its project is gone, and the lock goes too."""
+    lock = _folder() / f"{slug}{LOCK}"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        for path in _paths(slug):
+            shutil.rmtree(path, ignore_errors=True)
+        if for_good:
+            lock.unlink(missing_ok=True)
+    return True
+
+
+def _paths(slug: str) -> list[Path]:
+    return [_folder() / f"{slug}{part}" for part in PARTS]
+
+
+def _folder() -> Path:
+    return Path(settings.STATE_DIR) / "mirrors"

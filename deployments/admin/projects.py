@@ -4,10 +4,12 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
+from deployments import jobs
 from deployments.admin.due import tell_due
 from deployments.models import Delivery
 from instances.admin import KnowsOdoo
@@ -80,6 +82,10 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         tell_due(request, form.changed_data, form.instance.environments.all())
+
+    def delete_model(self, request: HttpRequest, obj: Project) -> None:
+        super().delete_model(request, obj)
+        transaction.on_commit(jobs.sweep_all)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         super().save_formset(request, form, formset, change)

@@ -19,6 +19,7 @@ TONES: dict[str, tuple[str, str]] = {
     Snapshot.State.TAKING: ("busy", "●"),
     Snapshot.State.READY: ("ok", "✓"),
     Snapshot.State.RESTORED: ("undone", "↩"),
+    Snapshot.State.REMOVING: ("muted", "…"),
     Snapshot.State.GONE: ("muted", "✕"),
 }
 DOWNLOAD = Act("download", "deployments.download_snapshot", methods=("GET", "HEAD"))
@@ -76,6 +77,8 @@ class SnapshotAdmin(ActsOnObjects, ReadOnly):
     def dump(self, snapshot: Snapshot) -> SafeString | str:
         if snapshot.dump_problem:
             return tag("Problem", "bad", "✕", snapshot.dump_problem)
+        if snapshot.dump_removed_at:
+            return format_html("removed {}", ago(snapshot.dump_removed_at))
         return size(snapshot.dump_bytes) if snapshot.dump_path else "not made yet"
 
     @admin.display(description="taken before")

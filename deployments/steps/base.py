@@ -12,7 +12,7 @@ class Refused(ExpectedError):
 
 
 class DiskFull(Refused):
-    default_advice = "Free space on the server (old images and snapshots take most of it), then deploy again."
+    default_advice = "Free space on the server: ./manage.py retention --dry-run tells what takes it. Then deploy again."
 
 
 class DataLost(Refused):

@@ -1,6 +1,5 @@
 """Build: the commit from the mirror, its addons and requirements on the Odoo base image. Changes nothing that runs."""
 
-import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -10,17 +9,16 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
+from deployments import space
+from deployments.images import digest, lock_of
 from deployments.models import Deployment
 from deployments.run import Stage
-from deployments.states import UNDERWAY
-from deployments.steps.base import DiskFull
 from instances import processes, templates
 from instances.addons import Addon
 from instances.build_plan import prepare_context
 from instances.odoo.versions import series
 from instances.runtimes.base import NAMESPACE_LABEL, Image
 from ocore.errors import ExpectedError
-from ocore.forms import format_size
 from ocore.locks import file_lock
 from projects.git import Commit
 from projects.mirrors import mirror_of
@@ -65,7 +63,7 @@ def _plain(stage: Stage, base: Image) -> str:
         image=image.reference,
         image_id=image.id,
         base_image_id=image.id,
-        content=_digest(image.id),
+        content=digest(image.id),
         addons={},
         commit="",
         ref="",
@@ -82,14 +80,7 @@ def check_server(stage: Stage) -> None:
         Server.objects.filter(pk=server.pk).update(problem=error.message)
         raise
     Server.objects.filter(pk=server.pk).update(problem="", facts=asdict(facts), seen_at=timezone.now())
-    require_space(server, facts.disk_free_bytes, settings.OCORE_MIN_FREE_BYTES)
-
-
-def require_space(server: Server, free: int, needed: int) -> None:
-    if free < needed:
-        raise DiskFull(
-            f"{server} has {format_size(free)} of disk left; {format_size(needed)} are needed. Nothing was started."
-        )
+    space.require_for_build(stage.run, facts.disk_free_bytes)
 
 
 def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
@@ -101,7 +92,7 @@ def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
     stage.log(f"{commit.sha[:10]} “{commit.subject}” by {commit.author}")
     packages = run.config.environment["pip_packages"]
     # Named by project and commit; the rest of the name tells apart what the commit was put on.
-    reference = f"{settings.OCORE_NAMESPACE}/{project.slug}:{commit.sha[:40]}-{_digest(base.id, *packages)[:8]}"
+    reference = f"{settings.OCORE_NAMESPACE}/{project.slug}:{commit.sha[:40]}-{digest(base.id, *packages)[:8]}"
     if deployment.rollback_to and run.runtime.images.find(deployment.rollback_to.image):
         reference = deployment.rollback_to.image
     # One worker at a time finds or builds it: staging and production may be pushed the same commit at once.
@@ -121,7 +112,7 @@ def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
 
 
 def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
-    """A few files serve as locks for ever; that two images share one is rare, and costs a wait."""
+    """One worker at a time finds, builds or removes it."""
     told = False
 
     def waiting() -> None:
@@ -129,8 +120,7 @@ def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
         stage.log("" if told else f"Waiting: another deployment is building {reference}.")
         told = True
 
-    path = Path(settings.STATE_DIR) / "locks" / f"image-{_digest(reference)[:3]}.lock"
-    return file_lock(path, waiting)
+    return file_lock(lock_of(reference), waiting)
 
 
 def _commit(stage: Stage) -> Commit:
@@ -147,9 +137,7 @@ def _commit(stage: Stage) -> Commit:
 
 def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: list[str]) -> str:
     run = stage.run
-    builds = Path(settings.STATE_DIR) / "builds"
-    _clear(builds, keep=run.deployment.pk)
-    folder = builds / str(run.deployment.pk)
+    folder = Path(settings.STATE_DIR) / "builds" / str(run.deployment.pk)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         tree, context = folder / "tree", folder / "context"
@@ -189,15 +177,6 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
     return f"Built {reference}"
 
 
-def _clear(builds: Path, keep: int) -> None:
-    """Away with what a worker that was killed has left there."""
-    underway = Deployment.objects.filter(status__in=UNDERWAY).values_list("pk", flat=True)
-    kept = {str(pk) for pk in (*underway, keep)}
-    for folder in builds.iterdir() if builds.is_dir() else ():
-        if folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _certificates() -> bytes:
     """The authorities that pip trusts inside a build; empty: those of the base image."""
     path = settings.OCORE_BUILD_CERTIFICATES
@@ -206,7 +185,3 @@ def _certificates() -> bytes:
 
 def addons_of(deployment: Deployment) -> list[Addon]:
     return [Addon(**(row | {"depends": tuple(row["depends"])})) for row in deployment.addons.values()]
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from django.conf import settings
 from django.utils import timezone
 
+from deployments import space
 from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
-from deployments.steps import build, planning
+from deployments.steps import planning
 from deployments.steps.base import DataLost, Nothing
 from deployments.steps.health_check import wait_until_healthy
 from instances import doors
@@ -64,10 +65,7 @@ def perform(stage: Stage) -> str:
     if not old:
         runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        size = pool.submit(runtime.databases.size, environment.database)
-        free = runtime.facts().disk_free_bytes
-    build.require_space(environment.server, free, settings.OCORE_MIN_FREE_BYTES + 2 * size.result())
+    space.require_for_snapshot(run)
     snapshot = _row(run)
     stage.intend(
         snapshot=snapshot.pk,
@@ -193,7 +191,9 @@ def _tidy(stage: Stage, snapshot: Snapshot) -> None:
             runtime.databases.drop(snapshot.database)
         runtime.filestores.discard(environment.volume, snapshot.label)
     except ExpectedError as error:
-        stage.log(f"A copy could not be removed: {error.message}")
+        stage.log(f"A copy could not be removed now, and will be later: {error.message}")
+        snapshot.state = Snapshot.State.REMOVING
+        snapshot.save(update_fields=["state"])
         return
     if snapshot.state != Snapshot.State.RESTORED:
         snapshot.state = Snapshot.State.GONE

@@ -95,6 +95,7 @@ class Container:
     state: str
     """`created`, `running`, `restarting`, `exited`, ... as the engine says it."""
     exit_code: int | None = None
+    created_at: datetime | None = None
     started_at: datetime | None = None
     image_id: str = ""
     restart_count: int = 0
@@ -209,6 +210,9 @@ class Answer:
 class Images(Protocol):
     def find(self, reference: str) -> Image | None: ...
 
+    def list(self) -> list[Image]:
+        """Those that carry our label and still have the name that they were built under; base images too."""
+
     def ensure_base(self, reference: str, log: Log) -> Image:
         """Present, else pulled, else built from Debian's packages where a recipe exists; else `ImageMissing`."""
 
@@ -282,6 +286,9 @@ class Databases(Protocol):
     def list(self) -> list[str]:
         """Those that carry our label."""
 
+    def sizes(self) -> dict[str, int]:
+        """Of those that carry our label, in bytes, in one call."""
+
     def query(self, database: str, sql: str) -> Rows:
         """NULL is the empty string. Raises `DatabaseError`."""
 
@@ -295,6 +302,9 @@ class Filestores(Protocol):
     def ensure(self, volume: str, image: str) -> None: ...
 
     def remove(self, volume: str) -> None: ...
+
+    def volumes(self) -> list[str]:
+        """Every volume that carries our label, also those that hold something else."""
 
     def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts: ...
 

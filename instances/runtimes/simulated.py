@@ -39,6 +39,10 @@ from ocore.locks import file_lock
 
 CORE_MODULES = ("base", "web", "mail")
 State = dict[str, Any]
+DISK_FREE_BYTES = 100 * 1024**3
+IMAGE_BYTES = 100 * 1024**2
+"""Of an image that was built."""
+DATABASE_BYTES = 1024**2
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Faults:
     unhealthy: dict[str, Answer] = field(default_factory=dict)
     """By a part of a container's name: what it answers to every path."""
     calls: list[str] = field(default_factory=list)
+    disk_free_bytes: int = DISK_FREE_BYTES
 
     def meet(self, verb: str, *arguments: Any) -> None:
         self.calls.append(" ".join([verb, *(str(one) for one in arguments if isinstance(one, str))]))
@@ -64,6 +69,7 @@ class Faults:
     def clear(self) -> None:
         for kept in (self.raised, self.exits, self.unhealthy, self.calls):
             kept.clear()
+        self.disk_free_bytes = DISK_FREE_BYTES
 
 
 FAULTS = Faults()
@@ -105,7 +111,16 @@ class _Images:
     def find(self, reference: str) -> Image | None:
         with self._store.open() as state:
             found = state["images"].get(reference)
-        return Image(reference, found["id"], 0, found["labels"]) if found else None
+        return self._as_image(reference, found) if found else None
+
+    @staticmethod
+    def _as_image(reference: str, found: State) -> Image:
+        return Image(reference, found["id"], IMAGE_BYTES if found["labels"] else 0, found["labels"])
+
+    def list(self) -> builtins.list[Image]:
+        with self._store.open() as state:
+            items = list(state["images"].items())
+        return [self._as_image(name, one) for name, one in items if base.NAMESPACE_LABEL in one["labels"]]
 
     def ensure_base(self, reference: str, log: Log) -> Image:
         FAULTS.meet("images.ensure_base", reference)
@@ -129,9 +144,10 @@ class _Images:
         with self._store.open() as state:
             identity = f"sha256:{_digest([reference, addons])}"
             state["images"][reference] = {"id": identity, "labels": dict(labels), "addons": addons}
-        return Image(reference, identity, 0, labels)
+        return Image(reference, identity, IMAGE_BYTES, labels)
 
     def remove(self, reference: str) -> None:
+        FAULTS.meet("images.remove", reference)
         with self._store.open() as state:
             state["images"].pop(reference, None)
 
@@ -307,11 +323,14 @@ class _Databases:
             state["databases"].pop(database, None)
 
     def size(self, database: str) -> int:
-        return 1024 * 1024 if self.exists(database) else 0
+        return DATABASE_BYTES if self.exists(database) else 0
 
     def list(self) -> builtins.list[str]:
         with self._store.open() as state:
             return sorted(state["databases"])
+
+    def sizes(self) -> dict[str, int]:
+        return dict.fromkeys(self.list(), DATABASE_BYTES)
 
     def query(self, database: str, sql: str) -> base.Rows:
         FAULTS.meet("databases.query", database)
@@ -369,6 +388,10 @@ class _Filestores:
         with self._store.open() as state:
             state["volumes"].pop(volume, None)
 
+    def volumes(self) -> builtins.list[str]:
+        with self._store.open() as state:
+            return sorted(state["volumes"])
+
     def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
         FAULTS.meet("filestores.snapshot", volume, snapshot)
         with self._volume(volume) as content:
@@ -386,8 +409,10 @@ class _Filestores:
             return FilestoreFacts(len(files), 0, _digest(sorted(files)))
 
     def discard(self, volume: str, snapshot: str) -> None:
-        with self._volume(volume) as content:
-            content["snapshots"].pop(snapshot, None)
+        FAULTS.meet("filestores.discard", volume, snapshot)
+        with self._store.open() as state:
+            if volume in state["volumes"]:
+                state["volumes"][volume]["snapshots"].pop(snapshot, None)
 
 
 class _Edge:
@@ -479,7 +504,7 @@ class SimulatedRuntime:
 
     def facts(self) -> base.ServerFacts:
         FAULTS.meet("facts")
-        return base.ServerFacts("simulated", cpus=2, memory_bytes=8 * 1024**3, disk_free_bytes=100 * 1024**3)
+        return base.ServerFacts("simulated", cpus=2, memory_bytes=8 * 1024**3, disk_free_bytes=FAULTS.disk_free_bytes)
 
     def prepare(self, log: Log) -> None:
         FAULTS.meet("prepare")

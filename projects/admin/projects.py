@@ -109,7 +109,12 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
         """In few words; its environments must be gone before."""
         _, _, _, protected = super().get_deleted_objects(objs, request)
         goes = [
-            [f"Project {project}", "its webhook and the deliveries that came to it", "its status page and its address"]
+            [
+                f"Project {project}",
+                "its webhook and the deliveries that came to it",
+                "its status page and its address",
+                "a moment later: the copy of its repository on oCore's machine, and its images on all servers",
+            ]
             for project in objs
         ]
         return goes, {"projects": len(goes)}, set(), protected

@@ -6,7 +6,6 @@ that were committed.
 
 import hashlib
 import re
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -86,11 +85,6 @@ class Mirror:
         """Bring all branches and tags up to date, forgetting those that are gone; and see that `commit` (a whole id)
         is there, also when no branch leads to it any more, as far as the remote gives it out."""
         self._store.update(log, commit)
-
-    def remove(self) -> None:
-        """The mirror and those of its submodules are gone from this machine."""
-        for path in (self.path, self._modules):
-            shutil.rmtree(path, ignore_errors=True)
 
     def has(self, sha: str) -> bool:
         return self._store.has(sha)

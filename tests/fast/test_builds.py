@@ -1,4 +1,4 @@
-"""What a deployment is built on, and what it plans from: images that move, builds that meet, folders left behind."""
+"""What a deployment is built on, and what it plans from: images that move, builds that meet."""
 
 import json
 import threading
@@ -206,18 +206,3 @@ def test_whoever_waits_for_a_lock_may_give_up(tmp_path: Path) -> None:
         pass
     with file_lock(tmp_path / "lock", waiting):
         assert len(calls) == 2
-
-
-def test_a_build_clears_away_what_killed_workers_have_left_and_nobody_elses(
-    deploy: Any, production: Environment
-) -> None:
-    staging = factories.environment(project=production.project, name="Staging", slug="staging", kind="staging")
-    underway = factories.deployment(staging, status=Status.RUNNING)
-    killed = factories.deployment(production, status=Status.FAILED)
-    builds = Path(settings.STATE_DIR) / "builds"
-    for name in (str(underway.pk), str(killed.pk), "4711"):
-        (builds / name / "tree").mkdir(parents=True)
-
-    deploy()
-
-    assert [folder.name for folder in builds.iterdir()] == [str(underway.pk)]

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from deployments.condition import State
 from deployments.models import Deployment, Snapshot
+from deployments.retention.sweep import sweep
 from deployments.states import Status
 from deployments.status_pages import Shown, Update, _as_json
 from deployments.uptime import Day
@@ -276,9 +277,11 @@ def test_the_runbook_says_in_the_rows_what_was_done_by_hand(broken):
 def test_the_runbook_removes_a_snapshot(broken):
     databases = runtime_for(broken.environment.server).databases
     snapshot = broken.snapshots.get()
-    databases.create_role("somebody", "a-password")
     databases.create(snapshot.database, "somebody")
+    Deployment.objects.filter(pk=broken.pk).update(status=Status.ROLLED_BACK)
+    Door.objects.all().delete()
     run_snippet("discard", broken.pk)
+    sweep(broken.environment.server)
     snapshot.refresh_from_db()
     assert snapshot.state == Snapshot.State.GONE
     assert not databases.exists(snapshot.database)

@@ -95,6 +95,7 @@ def container(raw: dict[str, Any]) -> Container:
         id=str(raw["Id"]),
         state=status,
         exit_code=int(state["ExitCode"]) if status in {"exited", "dead"} else None,
+        created_at=_instant(str(raw.get("Created") or "")),
         started_at=_instant(str(state.get("StartedAt") or "")),
         image_id=str(raw.get("Image") or ""),
         restart_count=int(raw.get("RestartCount") or 0),

@@ -1,5 +1,6 @@
 """Images on one engine: find, build, remove, and the base images."""
 
+import builtins
 import contextlib
 import json
 import math
@@ -37,6 +38,17 @@ class DockerImages:
             reference, raw["Id"], int(raw.get("Size") or 0), dict((raw.get("Config") or {}).get("Labels") or {})
         )
 
+    def list(self) -> builtins.list[Image]:
+        filters = {"label": [f"{NAMESPACE_LABEL}={self.spec.namespace}"]}
+        with self.engine.translated("list the images"):
+            found: builtins.list[dict[str, Any]] = self.engine.api.images(filters=filters)
+        return [
+            Image(tag, raw["Id"], int(raw.get("Size") or 0), dict(raw.get("Labels") or {}))
+            for raw in found
+            for tag in sorted(raw.get("RepoTags") or [])
+            if our_image(tag, raw.get("Labels"), self.spec.namespace)
+        ]
+
     def ensure_base(self, reference: str, log: Log) -> Image:
         return base_images.ensure_base(self, reference, log)
 
@@ -60,9 +72,9 @@ class DockerImages:
     ) -> Image:
         """`build` with all labels the caller's (the reference's own is added), and build arguments: these stay visible
         in the image's history."""
-        tail: list[str] = []
+        tail: builtins.list[str] = []
         api = self.engine.connect()
-        responses: list[requests.Response] = []
+        responses: builtins.list[requests.Response] = []
         api.hooks["response"].append(lambda response, *_, **__: responses.append(response))
 
         archive = _archive(context, {**labels, IMAGE_LABEL: reference})
@@ -102,7 +114,7 @@ class DockerImages:
             raise BuildFailed(f"The build of {reference} ended without an image.", detail=_last(tail))
         return image
 
-    def _follow(self, reference: str, event: dict[str, Any], log: Log, tail: list[str]) -> None:
+    def _follow(self, reference: str, event: dict[str, Any], log: Log, tail: builtins.list[str]) -> None:
         if "error" in event:
             text = str(event["error"]).rstrip("\n") + "\n"
         elif "stream" in event:

@@ -32,6 +32,13 @@ class DockerStores:
                 return None
         return dict(raw.get("Labels") or {})
 
+    def list_volumes(self) -> list[str]:
+        """Names of those that carry our label."""
+        filters = {"label": [f"{NAMESPACE_LABEL}={self.spec.namespace}"]}
+        with self.engine.translated("list the volumes"):
+            found = self.engine.api.volumes(filters=filters).get("Volumes") or []
+        return sorted(str(raw["Name"]) for raw in found)
+
     def ensure_volume(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Raises `RunFailed` when another's volume has that name."""
         found = self.find_volume(name)
