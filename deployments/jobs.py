@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from deployments import control, dumps, pending, pipeline, probes, queues, recovery, removal, services
+from deployments import control, dumps, keeper, pending, pipeline, probes, queues, recovery, removal, services
 from deployments.models import Deployment
 from deployments.states import Status
 
@@ -40,6 +40,10 @@ def refresh_pending(pk: int) -> None:
 
 def reconcile() -> None:
     recovery.reconcile()
+
+
+def keep_running() -> None:
+    keeper.keep()
 
 
 def probe_environments() -> None:
