@@ -26,7 +26,7 @@ from tests import factories
 from tests.acme import ADA, Client, running
 from tests.conftest import Queues
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 Outcome = Incident.Outcome
 PAUSES = [*incidents.PAUSES, incidents.PAUSES[-1]]
 """After each attempt."""
@@ -298,6 +298,7 @@ def test_a_deployment_that_begins_between_the_look_and_the_act_wins(
     assert not Incident.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_container_that_was_replaced_between_the_look_and_the_act_is_no_incident(
     live: Instance, queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +311,7 @@ def test_a_container_that_was_replaced_between_the_look_and_the_act_is_no_incide
     assert not Incident.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_no_deployment_begins_while_a_container_is_brought_back(live: Instance, faults: Faults, queues: Queues) -> None:
     stop(live)
     waited: list[str] = []
@@ -435,6 +437,7 @@ def test_an_attempt_that_fails_is_told_and_made_again(live: Instance, faults: Fa
     assert (incident.outcome, incident.attempts, incident.problem) == (Outcome.BROUGHT_BACK, 2, "")
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("by", ["person", "deployment", "docker start"])
 def test_what_was_given_up_is_over_when_it_is_seen_healthy_again(by: str, live: Instance, queues: Queues) -> None:
     stop(live)
@@ -572,7 +575,7 @@ def test_instances_wait_for_postgres_and_it_is_given_up_loudly(live: Instance, f
     assert conditions([live.environment])[0].state == State.DOWN
     faults.raised.clear()
 
-    server_of(live).containers.start(POSTGRES)
+    server_of(live).prepare(quiet)
     keeper.keep()
 
     incident.refresh_from_db()
