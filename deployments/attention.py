@@ -4,6 +4,8 @@ from django.db.models import Exists, OuterRef
 
 from deployments.models import Deployment
 from deployments.states import Status
+from instances import incidents
+from instances.models import Incident
 from projects.models import Server
 
 
@@ -21,3 +23,8 @@ def broken_environments() -> list[Deployment]:
         .select_related("environment__project")
         .defer("configuration", "addons", "secret_variables", "detail")
     )
+
+
+def given_up() -> list[Incident]:
+    """What should run, does not, and was given up."""
+    return list(incidents.unended().filter(outcome=Incident.Outcome.GIVEN_UP))

@@ -6,9 +6,14 @@ from rq.cron import register
 from deployments import jobs
 
 RECONCILE_SECONDS = 10
+KEEP_SECONDS = 5
 
 # A job that waited longer than its interval is dropped: the next one does the same.
-for job, seconds in ((jobs.reconcile, RECONCILE_SECONDS), (jobs.probe_environments, settings.OCORE_PROBE_SECONDS)):
+for job, seconds in (
+    (jobs.reconcile, RECONCILE_SECONDS),
+    (jobs.keep_running, KEEP_SECONDS),
+    (jobs.probe_environments, settings.OCORE_PROBE_SECONDS),
+):
     register(job, "chores", interval=seconds, ttl=seconds, result_ttl=0)
 register(
     jobs.sweep_all,

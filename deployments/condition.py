@@ -14,11 +14,16 @@ from django.utils import timezone
 
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, UNDERWAY, Status
-from instances.models import Door, HealthCheck, Instance
+from instances import incidents
+from instances.models import Door, HealthCheck, Incident, Instance
 from projects.models import Environment
 
 MISSED_PROBES = 3
 """So many in a row may be late or lost before what was seen last counts as old."""
+
+
+NEEDED = frozenset({Incident.Part.POSTGRES, Incident.Part.EDGE})
+"""Without these a server's Odoos reach nobody."""
 
 
 class State(models.TextChoices):
@@ -43,6 +48,8 @@ class Condition:
     """When the door was closed: requests wait since then."""
     check: HealthCheck | None = None
     """The clock's latest look."""
+    incidents: list[Incident] = field(default_factory=list)
+    """What is down now of all that it needs, and is being brought back or was given up."""
 
     @property
     def state(self) -> State:
@@ -72,9 +79,13 @@ class Condition:
             and (self.closed_since or self._as_seen() != State.UP)
         )
 
+    @property
+    def given_up(self) -> Incident | None:
+        return next((one for one in self.incidents if one.given_up), None)
+
     def _as_seen(self) -> State:
         """By what was seen last: the clock's look, or the start that a deployment or a person has watched."""
-        if not self.live:
+        if not self.live or any(one.part in NEEDED for one in self.incidents):
             return State.DOWN
         started = max([self.live.live_at, *(one.state_since for one in self.instances)], key=_or_never)
         recent = timezone.now() - timedelta(seconds=MISSED_PROBES * settings.OCORE_PROBE_SECONDS)
@@ -106,7 +117,7 @@ def _or_never(moment: datetime | None) -> datetime:
 
 
 def conditions(environments: Iterable[Environment]) -> list[Condition]:
-    """In the given order. Five queries."""
+    """In the given order. Six queries."""
     found = {environment.pk: Condition(environment) for environment in environments}
     for deployment in _deployments(found):
         condition = found[deployment.environment_id]
@@ -125,6 +136,12 @@ def conditions(environments: Iterable[Environment]) -> list[Condition]:
         found[door.environment_id].closed_since = door.closed_at
     for check in _latest_checks(found):
         found[check.environment_id].check = check
+    for incident in incidents.unended():
+        for condition in found.values():
+            if incident.environment_id == condition.environment.pk or (
+                incident.environment_id is None and incident.server_id == condition.environment.server_id
+            ):
+                condition.incidents.append(incident)
     return list(found.values())
 
 

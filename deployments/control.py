@@ -2,19 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 
-from django.db import transaction
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import queues, services
+from deployments import claims, queues, services, sight
 from deployments.services import NotPossible
 from instances import doors
-from instances.models import Door, Instance
-from instances.odoo import readiness
+from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
@@ -34,7 +31,8 @@ def request(instance: Instance, verb: str) -> None:
     """Check that it makes sense now, and hand it to a worker. Raises `NotPossible`."""
     if verb not in VERBS:
         raise NotPossible(f"“{verb}” is not something that can be done to an instance.")
-    _require_possible(instance)
+    _require_deployed(instance)
+    claims.require_free(instance.environment)
     before, since = State(instance.state), instance.state_since
     instance.become(State.RESTARTING, timezone.now())
     try:
@@ -61,37 +59,9 @@ def removal_refusal(instance: Instance) -> str:
     return ""
 
 
-def _require_possible(instance: Instance) -> None:
+def _require_deployed(instance: Instance) -> None:
     if not instance.container:
         raise NotPossible(f"{instance} has not been deployed yet.", advice="Deploy its environment first.")
-    environment = instance.environment
-    at_work = services.underway(environment)
-    if at_work:
-        raise NotPossible(f"{at_work} is underway in {environment}.", advice="Wait until it has ended.")
-    if environment.busy:
-        raise NotPossible(f"{environment.busy_with} is at work in {environment}.", advice="Wait until it has ended.")
-    door = Door.objects.filter(environment=environment).first()
-    if door:
-        raise NotPossible(
-            f"The door of {environment} is closed by {door.holder}: starting anything could change data that is still "
-            "to be put back.",
-            advice="Look at that deployment first; docs/operations.md, “A rollback failed”.",
-        )
-
-
-@contextmanager
-def _claimed(instance: Instance, what: str) -> Iterator[None]:
-    """No deployment begins meanwhile; a claim whose holder dies ends by itself."""
-    rows = Environment.objects.filter(pk=instance.environment_id)
-    with transaction.atomic():
-        instance.environment = rows.select_for_update().select_related("server", "project").get()
-        _require_possible(instance)
-        rows.update(busy_with=what[:200], busy_until=timezone.now() + CLAIM)
-    try:
-        yield
-    finally:
-        rows.update(busy_with="", busy_until=None)
-        services.enqueue_next(instance.environment_id)
 
 
 def heal() -> None:
@@ -104,25 +74,32 @@ def heal() -> None:
             continue
         try:
             doors.open(environment, runtime_for(environment.server), holder=_holder(instance))
-            _record_truth(instance, "It was left in the middle of a restart.")
+            _record_truth(instance, "It was left in the middle of a restart.", asked=environment.busy_with)
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
             continue
         Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None)
 
 
-def _record_truth(instance: Instance, problem: str) -> None:
-    """What its container really is; failed where nobody can tell."""
+def _record_truth(instance: Instance, problem: str, *, asked: str = "") -> None:
+    """What its container really is; failed where nobody can tell. `asked`: what a worker died over."""
     try:
         found = runtime_for(instance.environment.server).containers.find(instance.container)
     except ExpectedError:
         found = None
+    if found and not found.running and asked == _name("stop", instance):
+        instance.become(State.STOPPED, timezone.now())
+        return
     state = State.RUNNING if found and found.running else State.FAILED
     instance.become(state, timezone.now(), problem=problem)
 
 
 def _holder(instance: Instance) -> str:
-    return f"restart of {instance}"
+    return _name("restart", instance)
+
+
+def _name(verb: str, instance: Instance) -> str:
+    return f"{verb} of {instance}"[:200]
 
 
 def carry_out(pk: int, verb: str) -> None:
@@ -131,7 +108,9 @@ def carry_out(pk: int, verb: str) -> None:
     if instance is None:
         return
     try:
-        with _claimed(instance, f"{verb} of {instance}"):
+        with claims.claimed(instance.environment_id, _name(verb, instance), CLAIM) as claim:
+            instance.environment = claim.environment
+            _require_deployed(instance)
             _act(instance, VERBS[verb])
     except NotPossible as error:
         logger.warning("%s of %s was not done: %s", verb, instance, error)
@@ -195,14 +174,12 @@ def _restart(instance: Instance, runtime: Runtime) -> None:
 def _wait(instance: Instance, runtime: Runtime) -> None:
     deadline = time.monotonic() + READY_SECONDS
     pause = 0.1
-    argv = readiness.probe(readiness.LOGIN_PATH, host=instance.environment.hostname)
     while True:
-        (answer,) = readiness.parse_probe(runtime.containers.exec(instance.container, argv).output)
-        problems = readiness.judge_login(answer)
-        if not problems:
+        problem = sight.unanswered(instance, runtime)
+        if not problem:
             return
         if time.monotonic() > deadline:
-            raise NotPossible(f"{instance} was started, but did not become healthy: {problems[0]}")
+            raise NotPossible(f"{instance} was started, but did not become healthy: {problem}")
         time.sleep(pause)
         pause = min(pause * 1.5, 2.0)
 

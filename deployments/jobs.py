@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from deployments import control, dumps, pending, pipeline, probes, queues, recovery, removal, services
+from deployments import control, dumps, keeper, pending, pipeline, probes, queues, recovery, removal, services
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
 from deployments.states import Status
@@ -49,6 +49,10 @@ def refresh_pending(pk: int) -> None:
 
 def reconcile() -> None:
     recovery.reconcile()
+
+
+def keep_running() -> None:
+    keeper.keep()
 
 
 def probe_environments() -> None:

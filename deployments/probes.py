@@ -3,13 +3,13 @@
 import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from django.utils import timezone
 from django.utils.html import strip_tags
 
+from deployments import sight
 from deployments.models import Deployment
-from deployments.states import UNDERWAY
+from instances import incidents
 from instances.models import Door, HealthCheck, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Answer
@@ -48,38 +48,26 @@ def probe_all() -> None:
             for environment, answer in zip(wanted, answers, strict=True)
         ]
     )
+    down = set(incidents.unended().exclude(instance=None).values_list("instance_id", flat=True))
     for environment, answer in zip(wanted, answers, strict=True):
-        _record(environment, answer)
+        _record(environment, answer, down)
 
 
-def _record(environment: Environment, answer: Answer) -> None:
-    """What was seen becomes the instances' state, so that no screen calls running what doesn't answer. What is in the
-    middle of something is left to whoever is at work there."""
+def _record(environment: Environment, answer: Answer, down: set[int]) -> None:
+    """What the instances become by it; one with an incident is the keeper's to say."""
     for instance in environment.instances.all():
-        if instance.state not in (Instance.State.RUNNING, Instance.State.FAILED) or not instance.container:
-            continue
-        problem = "" if answer.ok else problem_of(environment, instance, answer)
-        state = Instance.State.FAILED if problem else Instance.State.RUNNING
-        changes: dict[str, Any] = {"state": state, "problem": problem}
-        if state != instance.state:
-            changes["state_since"] = timezone.now()
-        Instance.objects.filter(pk=instance.pk, state=instance.state, container=instance.container).exclude(
-            environment__in=Deployment.objects.filter(status__in=UNDERWAY).values("environment")
-        ).exclude(environment__in=Door.objects.values("environment")).exclude(
-            environment__busy_until__gt=timezone.now()
-        ).update(**changes)
+        if instance.state in sight.SHOULD_RUN and instance.container and instance.pk not in down:
+            sight.record(instance, "" if answer.ok else problem_of(environment, instance, answer))
 
 
 def problem_of(environment: Environment, instance: Instance, answer: Answer) -> str:
     """In a sentence, for whoever looks at the list."""
     try:
-        found = runtime_for(environment.server).containers.find(instance.container)
+        down = sight.down(instance.container, runtime_for(environment.server).containers.find(instance.container))
     except ExpectedError as error:
         return redact(error.message)
-    if found is None:
-        return f"Its container {instance.container} is gone."
-    if not found.running:
-        return f"Its container does not run ({found.state})."
+    if down:
+        return down
     return f"It answers {answer.status} to its health check." if answer.status else f"No answer: {answer.body[:200]}"
 
 

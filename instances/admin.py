@@ -11,19 +11,22 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from instances.models import Instance
+from instances import incidents
+from instances.models import Incident, Instance
 from instances.odoo.config import InvalidOption, check_environment, check_extra_options
 from instances.runtimes import runtime_for
 from instances.runtimes.base import ServerFacts, ServerUnreachable
-from ocore.admin_acts import Act, ActsOnObjects, NoBulkDelete
+from ocore.admin_acts import Act, ActsOnObjects, NoBulkDelete, ReadOnly
 from ocore.errors import ExpectedError
-from ocore.show import ago, link_to, tag
+from ocore.show import NOTHING, ago, at, duration, link_to, tag
 from projects.admin.overrides import OverridesForm, ShowsOverrides
 from projects.admin.servers import ServerAdmin
 from projects.models import Environment, Server
 
+RECENT = 8
 CHECK_SECONDS = 15.0
 """A person waits for the page meanwhile."""
 
@@ -58,7 +61,14 @@ def ask(server: Server) -> ServerFacts:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class CheckedServerAdmin(ActsOnObjects, ServerAdmin):
+class TakesIncidentsAlong(admin.ModelAdmin):  # type: ignore[type-arg]
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[Any], list[Any]]:
+        """What was recorded of it goes with it, though nobody may delete that by itself."""
+        found, counts, missing, protected = super().get_deleted_objects(objs, request)
+        return found, counts, missing - {str(Incident._meta.verbose_name)}, protected
+
+
+class CheckedServerAdmin(TakesIncidentsAlong, ActsOnObjects, ServerAdmin):
     change_form_template = "admin/projects/server/change_form.html"
     acts = [Act("check-now", "projects.change_server")]
 
@@ -76,7 +86,10 @@ class CheckedServerAdmin(ActsOnObjects, ServerAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         server = self.get_object(request, object_id)
-        context = {"allowed": self.allowed(request, server)} if server else {}
+        context: dict[str, Any] = {}
+        if server:
+            seen = incidents.of_parts(server)[:RECENT] if may_see_incidents(request) else []
+            context = {"allowed": self.allowed(request, server), "incidents": seen}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
 
@@ -127,7 +140,7 @@ class InstanceInline(admin.TabularInline):  # type: ignore[type-arg]
         return state_tag(instance) if instance.pk else "–"
 
 
-class InstanceAdmin(ShowsOverrides, NoBulkDelete):
+class InstanceAdmin(TakesIncidentsAlong, ShowsOverrides, NoBulkDelete):
     form = InstanceForm
     autocomplete_fields = ["environment"]
     list_display = ["name", "in_environment", "state_now", "since", "container", "server"]
@@ -158,3 +171,76 @@ class InstanceAdmin(ShowsOverrides, NoBulkDelete):
     @admin.display(description="server", ordering="environment__server__name")
     def server(self, instance: Instance) -> str:
         return str(instance.environment.server)
+
+
+OUTCOMES: dict[str, tuple[str, str]] = {
+    Incident.Outcome.OPEN: ("busy-bad", "●"),
+    Incident.Outcome.BROUGHT_BACK: ("ok", "✓"),
+    Incident.Outcome.OVER: ("muted", "✓"),
+    Incident.Outcome.GIVEN_UP: ("loud", "⚠"),
+}
+
+
+def outcome_tag(incident: Incident) -> SafeString:
+    tone, icon = OUTCOMES[incident.outcome]
+    if incident.outcome == Incident.Outcome.GIVEN_UP and incident.ended_at:
+        return tag("Given up, over since", "bad", icon, incident.problem)
+    return tag(incident.get_outcome_display(), tone, icon, incident.problem)
+
+
+def may_see_incidents(request: HttpRequest) -> bool:
+    return bool(admin.site.get_model_admin(Incident).has_view_permission(request))
+
+
+@admin.register(Incident)
+class IncidentAdmin(ReadOnly):
+    list_display = ["noticed", "what", "seen", "outcome_now", "attempts", "over", "lasted"]
+    list_filter = [
+        "outcome",
+        "part",
+        ("server", admin.RelatedOnlyFieldListFilter),
+        ("environment__project", admin.RelatedOnlyFieldListFilter),
+        "environment__kind",
+    ]
+    list_select_related = ["server", "environment__project", "instance__environment__project"]
+    search_fields = ["seen", "problem", "environment__name", "environment__project__name", "server__name"]
+    date_hierarchy = "noticed_at"
+    fieldsets = [
+        (None, {"fields": ["what", "seen", "outcome_now", "problem", "advice"]}),
+        ("When", {"fields": ["exactly", "attempts", "attempted", "over", "lasted"]}),
+        ("The last lines of its log", {"fields": ["log"]}),
+    ]
+
+    @admin.display(description="noticed", ordering="noticed_at")
+    def noticed(self, incident: Incident) -> str:
+        return ago(incident.noticed_at)
+
+    @admin.display(description="noticed")
+    def exactly(self, incident: Incident) -> str:
+        return at(incident.noticed_at)
+
+    @admin.display(description="what", ordering="part")
+    def what(self, incident: Incident) -> SafeString | str:
+        return link_to(incident.environment or incident.server, incident.subject)
+
+    @admin.display(description="outcome", ordering="outcome")
+    def outcome_now(self, incident: Incident) -> SafeString:
+        return outcome_tag(incident)
+
+    @admin.display(description="last attempt")
+    def attempted(self, incident: Incident) -> str:
+        return at(incident.attempted_at)
+
+    @admin.display(description="over", ordering="ended_at")
+    def over(self, incident: Incident) -> str:
+        return at(incident.ended_at)
+
+    @admin.display(description="lasted")
+    def lasted(self, incident: Incident) -> str:
+        if incident.ended_at is None:
+            return NOTHING
+        return duration((incident.ended_at - incident.noticed_at).total_seconds())
+
+    @admin.display(description="log")
+    def log(self, incident: Incident) -> SafeString:
+        return format_html('<pre class="oc-text">{}</pre>', incident.detail or NOTHING)

@@ -85,7 +85,7 @@ class PostgresCluster:
         self._images = images
         self._network = network
         self._external = database_containers.connection(spec) if spec.postgres_dsn else {}
-        self._container = f"{spec.namespace}-pgtools" if self._external else f"{spec.namespace}-postgres"
+        self.container = f"{spec.namespace}-pgtools" if self._external else f"{spec.namespace}-postgres"
         self.host = self._external.get("host") or f"{spec.namespace}-postgres"
         self.port = int(self._external.get("port") or 5432)
 
@@ -202,7 +202,7 @@ class PostgresCluster:
         try:
             with partial.open("wb") as file:
                 code = self._containers.exec_stream(
-                    self._container,
+                    self.container,
                     argv,
                     sink,
                     said.extend,
@@ -239,20 +239,20 @@ class PostgresCluster:
         pause = 0.1
         while True:
             # Right after the start the engine may not let anyone in yet: `find` first, so that exec isn't refused.
-            found = self._containers.find(self._container)
+            found = self._containers.find(self.container)
             script = database_scripts.READY if self._external else database_scripts.READY_AND_CLOSED
             answer = self._run(script, {}, {}, QUICK) if found and found.running else None
             if answer and answer.ok:
                 ((version, able),) = _parse(answer.output)
                 return int(version), able == "t"
             if time.monotonic() > deadline or (self._external and answer):
-                detail = answer.output if answer and self._external else self._containers.logs(self._container, 30)
+                detail = answer.output if answer and self._external else self._containers.logs(self.container, 30)
                 raise DatabaseError(
                     f"The PostgreSQL of {self._server} does not answer.",
                     detail=detail,
                     advice="Check the server's PostgreSQL DSN and that its host lets this server in."
                     if self._external
-                    else f"Read the log of the container {self._container} on the server.",
+                    else f"Read the log of the container {self.container} on the server.",
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
@@ -312,7 +312,7 @@ class PostgresCluster:
         argv = ["sh", "-c", database_scripts.RUN_PSQL, "psql", "--dbname", "postgres"]
         argv += [f"--set={name}={value}" for name, value in (known | dict(variables)).items()]
         return self._containers.exec(
-            self._container, argv, environment={"OCORE_SCRIPT": script, **environment}, timeout=timeout
+            self.container, argv, environment={"OCORE_SCRIPT": script, **environment}, timeout=timeout
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 
 from projects import sizes, validators
 from projects.inheritance import InstanceOverrides
@@ -114,3 +115,72 @@ class Door(models.Model):
 
     def __str__(self) -> str:
         return f"{self.environment}: door closed by {self.holder}"
+
+
+class Incident(models.Model):
+    """Something that should run was down without anybody having asked for it: what was seen, and what became of it."""
+
+    class Part(models.TextChoices):
+        ENGINE = "engine", "Docker engine"
+        POSTGRES = "postgres", "PostgreSQL"
+        EDGE = "edge", "Edge"
+        INSTANCE = "instance", "Instance"
+
+    class Outcome(models.TextChoices):
+        OPEN = "open", "Being brought back"
+        BROUGHT_BACK = "brought_back", "Brought back"
+        OVER = "over", "Over by itself"
+        GIVEN_UP = "given_up", "Given up: a person must look"
+
+    part = models.CharField(max_length=20, choices=Part.choices)
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="incidents")
+    environment = models.ForeignKey(Environment, null=True, on_delete=models.CASCADE, related_name="incidents")
+    instance = models.ForeignKey(Instance, null=True, on_delete=models.CASCADE, related_name="incidents")
+    """Both only where it is an instance's; the other parts are the server's."""
+    seen = models.TextField()
+    """In a sentence."""
+    outcome = models.CharField(max_length=20, choices=Outcome.choices, default=Outcome.OPEN)
+    noticed_at = models.DateTimeField(db_index=True)
+    ended_at = models.DateTimeField(null=True)
+    """Seen healthy again, or not wanted any more."""
+    attempts = models.PositiveSmallIntegerField(default=0)
+    """Also the fence: who raises it makes the attempt."""
+    attempted_at = models.DateTimeField(null=True)
+    next_attempt_at = models.DateTimeField()
+    restarted = models.BooleanField(default=False)
+    """It was restarted because it ran and didn't answer, which is done once."""
+    engine_started_at = models.DateTimeField(null=True)
+    """When the engine itself had started the container, of the last such start that was counted."""
+    problem = models.TextField(blank=True)
+    """What the last attempt failed with, or why it was given up."""
+    advice = models.TextField(blank=True)
+    detail = models.TextField(blank=True)
+    """The last lines of the container's log, when it was seen."""
+
+    class Meta:
+        ordering = ["-noticed_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["instance"],
+                condition=Q(ended_at=None, instance__isnull=False),
+                name="incident_one_open_per_instance",
+            ),
+            models.UniqueConstraint(
+                fields=["server", "part"],
+                condition=Q(ended_at=None, instance=None),
+                name="incident_one_open_per_part_of_server",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Incident: {self.subject}"
+
+    @property
+    def subject(self) -> str:
+        """What it happened to, as it stands in a list."""
+        return str(self.instance) if self.instance else f"{self.get_part_display()} of {self.server}"
+
+    @property
+    def given_up(self) -> bool:
+        """Still, and nobody has made it good."""
+        return self.outcome == self.Outcome.GIVEN_UP and self.ended_at is None

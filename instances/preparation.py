@@ -27,7 +27,7 @@ def stop_containers(runtime: Runtime, progress: Progress) -> int:
     """Stop, and keep, every container of this installation: first the edge, so that nobody is served half, last
     PostgreSQL, when nobody writes any more. How many ran."""
     ours = runtime.containers.list({NAMESPACE_LABEL: settings.OCORE_NAMESPACE})
-    order = {f"{settings.OCORE_NAMESPACE}-edge": 0, f"{settings.OCORE_NAMESPACE}-postgres": 2}
+    order = {name: 0 if part == "edge" else 2 for name, part in runtime.parts.items()}
     active = [container for container in ours if container.state in ("running", "restarting", "paused")]
     for container in sorted(active, key=lambda container: (order.get(container.name, 1), container.name)):
         with progress.step(f"Stopping {container.name}"):

@@ -75,6 +75,8 @@ class Server(models.Model):
     facts = models.JSONField(default=dict, blank=True, editable=False)
     seen_at = models.DateTimeField(null=True, blank=True, editable=False)
     problem = models.TextField(blank=True, editable=False)
+    stopped_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """`make down` stopped all of ours there: nothing is brought back before `make up`."""
 
     class Meta:
         ordering = ["name"]

@@ -36,7 +36,7 @@ class Client:
 
 
 def running(environment: Environment) -> list[str]:
-    containers = runtime_for(environment.server).containers.list({})
+    containers = runtime_for(environment.server).containers.list({"io.ocore.role": "odoo"})
     return sorted(one.name for one in containers if one.running)
 
 

@@ -15,7 +15,8 @@ from deployments.admin.environment_acts import EnvironmentActs
 from deployments.drift import drift
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
-from instances.admin import InstanceInline, KnowsOdoo, state_tag
+from instances import incidents
+from instances.admin import InstanceInline, KnowsOdoo, may_see_incidents, state_tag
 from instances.models import HealthCheck, Instance
 from ocore.show import NOTHING, ago, link, tag
 from projects.admin.environments import EnvironmentAdmin, EnvironmentForm
@@ -24,6 +25,7 @@ from projects.inheritance import resolve
 from projects.models import Environment
 
 RECENT = 8
+RECENT_INCIDENTS = 5
 
 
 class LastStatusFilter(admin.SimpleListFilter):
@@ -167,6 +169,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "pending_problem": environment.pending.get("problem", ""),
             "health": HealthCheck.objects.filter(environment=environment).first(),
             "instances": environment.instances.all(),
+            "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see_incidents(request) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),
             "may_delete": self.has_delete_permission(request, environment),

@@ -13,7 +13,7 @@ from deployments.admin.badges import LARGE, deployment_link
 from deployments.models import Snapshot
 from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
 from ocore.errors import ExpectedError
-from ocore.show import NOTHING, as_of, link_to, size, tag
+from ocore.show import NOTHING, ago, as_of, link_to, size, tag
 
 TONES: dict[str, tuple[str, str]] = {
     Snapshot.State.TAKING: ("busy", "●"),

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from django.utils import timezone
 
+from deployments import serving
 from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
 from deployments.states import StepKind, StepStatus
@@ -15,7 +16,6 @@ from instances.odoo import commands, queries, verdict
 from instances.odoo.config import password_hash
 from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Plan
-from instances.runtimes.base import ContainerSpec
 
 UPDATE_SECONDS = 3 * 3600.0
 UPDATE_SILENCE_SECONDS = 1800.0
@@ -41,7 +41,7 @@ def perform(stage: Stage) -> str:
     elif run.deployment.restores:
         _restore(stage, run.deployment.restores)
     run.check()
-    specs = _specs(run)
+    specs = serving.containers(run.deployment, run.config, run.instances, run.runtime)
     with ThreadPoolExecutor(max_workers=4) as pool:  # left only when all are there, also if the update fails
         created = [pool.submit(run.runtime.containers.create, spec) for spec in specs]
         if plan.changes_database:
@@ -132,22 +132,6 @@ def _update(stage: Stage, plan: Plan) -> None:
         failure = explain_failure(log, exit.code)
         detail = "\n".join([*problems, "", failure.excerpt])
         raise UpdateFailed(failure.what if exit.code else problems[0], detail=detail, advice=failure.advice)
-
-
-def _specs(run: Run) -> list[ContainerSpec]:
-    """Of the containers that will serve."""
-    return [
-        processes.serving(
-            instance,
-            run.deployment.pk,
-            run.deployment.image,
-            run.config.instance(instance.slug),
-            run.runtime,
-            addons=bool(run.deployment.addons),
-            cron=position == 0,
-        )
-        for position, instance in enumerate(run.instances)
-    ]
 
 
 def undo(stage: Stage, step: Step) -> None:

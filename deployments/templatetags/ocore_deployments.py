@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from deployments import attention
 from deployments.admin import badges
 from deployments.admin.deliveries import verdict_tag
-from instances.admin import state_tag
+from instances.admin import outcome_tag, state_tag
 from projects.admin.projects import kind_tag
 from projects.models import Environment
 
@@ -20,6 +20,7 @@ for _function in (badges.status_tag, badges.step_tag, badges.commit_words, badge
     register.filter(_function.__name__, _function)
 register.filter("verdict_tag", verdict_tag)
 register.filter("state_tag", state_tag)
+register.filter("outcome_tag", outcome_tag)
 register.filter("kind_tag", kind_tag)
 
 
@@ -52,4 +53,8 @@ def banners(context: template.Context) -> dict[str, Any]:
     request: HttpRequest | None = context.get("request")
     if request is None or not request.user.is_active or not request.user.is_staff:
         return {}
-    return {"simulated": attention.simulated_servers(), "broken": attention.broken_environments()}
+    return {
+        "simulated": attention.simulated_servers(),
+        "broken": attention.broken_environments(),
+        "given_up": attention.given_up(),
+    }

@@ -351,6 +351,8 @@ class Runtime(Protocol):
     edge: Edge
     network: str
     """Where Odoo meets PostgreSQL."""
+    parts: Mapping[str, str]
+    """The server's own containers, those that `prepare` brings up: name -> `postgres` or `edge`."""
 
     def facts(self) -> ServerFacts: ...
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ class _Store:
                 "volumes": {},
                 "doors": [],
                 "routes": [],
+                "prepared": False,
             }
             state = json.loads(self._file.read_text()) if self._file.exists() else empty
             yield state
@@ -163,7 +165,16 @@ class _Containers:
 
     @staticmethod
     def _as_container(name: str, found: State) -> Container:
-        return Container(name, _digest(name)[:12], found["state"], labels=found["labels"], image_id=found["image"])
+        started = found.get("started_at")
+        return Container(
+            name,
+            _digest(name)[:12],
+            found["state"],
+            labels=found["labels"],
+            image_id=found["image"],
+            started_at=datetime.fromisoformat(started) if started else None,
+            restart_count=found.get("restarts", 0),
+        )
 
     def list(self, labels: Mapping[str, str]) -> builtins.list[Container]:
         with self._store.open() as state:
@@ -195,7 +206,7 @@ class _Containers:
 
     def start(self, name: str) -> None:
         FAULTS.meet("containers.start", name)
-        self._set(name, state="running")
+        self._set(name, state="running", started_at=timezone.now().isoformat(), restarts=0)
 
     def stop(self, name: str, seconds: int = 30) -> None:
         FAULTS.meet("containers.stop", name)
@@ -236,6 +247,9 @@ class _Containers:
         if found is None or not found.running:
             raise base.RunFailed(f"The container {name} does not run.")
         answer = Answer(200, 'oe_login_form\n{"status": "pass"}')
+        with self._store.open() as state:
+            if not _runs(state, "simulated-postgres"):
+                answer = Answer(500, "could not connect to server")
         for part, given in FAULTS.unhealthy.items():
             if part in name:
                 answer = given
@@ -251,6 +265,11 @@ class _Containers:
 
     def leave_edge(self, name: str) -> None:
         self._set(name, alias="")
+
+
+def _runs(state: State, part: str) -> bool:
+    """Where nobody has prepared the server yet, that doesn't matter."""
+    return not state.get("prepared") or state["containers"].get(part, {}).get("state") == "running"
 
 
 def _database_of(spec: ContainerSpec) -> str:
@@ -273,34 +292,42 @@ class _Databases:
     def __init__(self, store: _Store) -> None:
         self._store = store
 
+    @contextmanager
+    def _open(self) -> Iterator[State]:
+        with self._store.open() as state:
+            if not _runs(state, "simulated-postgres"):
+                raise base.DatabaseError("PostgreSQL does not answer: simulated-postgres does not run.")
+            yield state
+
     def create_role(self, role: str, password: str) -> None:
         FAULTS.meet("databases.create_role", role)
-        with self._store.open() as state:
+        with self._open() as state:
             state["roles"][role] = True
 
     def drop_role(self, role: str) -> None:
-        with self._store.open() as state:
+        with self._open() as state:
             state["roles"].pop(role, None)
 
     def exists(self, database: str) -> bool:
-        with self._store.open() as state:
+        FAULTS.meet("databases.exists", database)
+        with self._open() as state:
             return database in state["databases"]
 
     def create(self, database: str, owner: str, template: str = "", template_owner: str = "") -> None:
         FAULTS.meet("databases.create", database)
-        with self._store.open() as state:
+        with self._open() as state:
             empty: State = {"modules": {}, "parameters": {}, "rows": [], "sequence": 0}
             new = json.loads(json.dumps(state["databases"][template])) if template else empty
             state["databases"].setdefault(database, new | {"owner": owner})
 
     def clone(self, source: str, target: str) -> None:
         FAULTS.meet("databases.clone", source, target)
-        with self._store.open() as state:
+        with self._open() as state:
             state["databases"][target] = json.loads(json.dumps(state["databases"][source]))
 
     def rename(self, source: str, target: str) -> None:
         FAULTS.meet("databases.rename", source, target)
-        with self._store.open() as state:
+        with self._open() as state:
             databases = state["databases"]
             if source not in databases and target in databases:
                 return
@@ -310,7 +337,7 @@ class _Databases:
 
     def put_back(self, source: str, target: str) -> None:
         FAULTS.meet("databases.put_back", source, target)
-        with self._store.open() as state:
+        with self._open() as state:
             databases = state["databases"]
             if source in databases:
                 databases[target] = databases.pop(source)
@@ -319,14 +346,14 @@ class _Databases:
 
     def drop(self, database: str) -> None:
         FAULTS.meet("databases.drop", database)
-        with self._store.open() as state:
+        with self._open() as state:
             state["databases"].pop(database, None)
 
     def size(self, database: str) -> int:
         return DATABASE_BYTES if self.exists(database) else 0
 
     def list(self) -> builtins.list[str]:
-        with self._store.open() as state:
+        with self._open() as state:
             return sorted(state["databases"])
 
     def sizes(self) -> dict[str, int]:
@@ -334,7 +361,7 @@ class _Databases:
 
     def query(self, database: str, sql: str) -> base.Rows:
         FAULTS.meet("databases.query", database)
-        with self._store.open() as state:
+        with self._open() as state:
             if database not in state["databases"]:
                 raise base.DatabaseError(f"The database {database} does not exist.")
             return self._answer(state["databases"][database], sql)
@@ -466,6 +493,8 @@ class _Edge:
 
     def _serving(self, state: State, host: str, past_the_door: bool) -> str:
         """Name of the running container that a request to the host reaches."""
+        if not _runs(state, "simulated-edge"):
+            return ""
         for route in state["routes"]:
             if host in route["hosts"] and (past_the_door or route["key"] in state["doors"]):
                 aliases = {upstream["alias"] for upstream in route["upstreams"]}
@@ -493,9 +522,10 @@ class _Edge:
 class SimulatedRuntime:
     simulated = True
     network = "simulated"
+    parts: Mapping[str, str] = {"simulated-postgres": "postgres", "simulated-edge": "edge"}
 
     def __init__(self, spec: ServerSpec) -> None:
-        store = _Store(spec.name)
+        self._store = store = _Store(spec.name)
         self.images: base.Images = _Images(store)
         self.containers: base.Containers = _Containers(store)
         self.databases: base.Databases = _Databases(store)
@@ -509,3 +539,8 @@ class SimulatedRuntime:
     def prepare(self, log: Log) -> None:
         FAULTS.meet("prepare")
         log(f"This server is simulated: nothing really runs. {timezone.now():%H:%M:%S} UTC")
+        with self._store.open() as state:
+            state["prepared"] = True
+            for name in self.parts:
+                part = {"image": "", "database": "", "labels": {}, "alias": ""} | state["containers"].get(name, {})
+                state["containers"][name] = part | {"state": "running"}

@@ -17,12 +17,13 @@ from django.utils import timezone
 
 from deployments.models import Delivery, Deployment, LogChunk, Snapshot, Step
 from deployments.states import Status, StepKind
-from instances.models import Instance
+from instances import incidents
+from instances.models import Incident, Instance
 from projects.models import Environment, Project, Server
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery)
+OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident)
 SECRET_PERMISSIONS = {"view_webhook_secret", "view_odoo_password"}
 CONTROLS = {
     "deploy_environment",
@@ -63,11 +64,16 @@ def rows() -> dict[type, int]:
     delivery = Delivery.objects.create(
         project=environment.project, host="github", verdict="accepted", reason="Queued.", status_code=202
     )
+    instance = environment.instances.get()
+    incident = incidents.notice(Incident.Part.INSTANCE, environment.server, "It is gone.", instance=instance)
+    incidents.give_up(incident, "It keeps ending.", "Read its log.")
+    incidents.notice(Incident.Part.EDGE, environment.server, "The edge is gone.")
     return {
         Server: environment.server_id,
         Project: environment.project_id,
         Environment: environment.pk,
-        Instance: environment.instances.get().pk,
+        Instance: instance.pk,
+        Incident: incident.pk,
         Deployment: old.pk,
         Snapshot: snapshot.pk,
         Delivery: delivery.pk,
@@ -229,7 +235,7 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
     for name, url in urls(rows):
         expected = {200, 302} if name.endswith(("download", "roll_back_to")) else {200, 405}
-        if name.startswith("deployments_") and name.endswith(("_add", "_delete")):
+        if name.startswith(("deployments_", "instances_incident_")) and name.endswith(("_add", "_delete")):
             expected = {403}
         assert client.get(url).status_code in expected, name
     for app in ("projects", "instances", "deployments"):
@@ -239,7 +245,7 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
 
 def test_rows_of_the_pipeline_are_never_written_by_hand(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
-    for model in (Deployment, Snapshot, Delivery):
+    for model in (Deployment, Snapshot, Delivery, Incident):
         base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         assert client.get(reverse(f"{base}_add")).status_code == 403
         assert client.post(reverse(f"{base}_change", args=[rows[model]]), {"status": "succeeded"}).status_code == 403
@@ -270,6 +276,8 @@ def _fill(number: int) -> None:
     last = factories.deployment(environment, status=Status.FAILED)
     Snapshot.objects.create(environment=environment, deployment=last, of=first, state=Snapshot.State.READY)
     Delivery.objects.create(project=project, host="github", verdict="accepted", reason="x", status_code=202)
+    instance = environment.instances.get()
+    incidents.end(incidents.notice(Incident.Part.INSTANCE, environment.server, "It is gone.", instance=instance))
     slug = f"s{number}"
     Server.objects.create(name=slug, slug=slug, kind=Server.Kind.SIMULATED, edge_port=9000 + number)
 
@@ -278,3 +286,26 @@ def _queries(client: Client, url: str) -> int:
     with CaptureQueriesContext(connection) as captured:
         assert client.get(url).status_code == 200
     return len(captured)
+
+
+def test_what_was_given_up_is_loud_on_every_page_and_incidents_are_on_those_of_environment_and_server(
+    rows: dict[type, int],
+) -> None:
+    client = browser(User.objects.create_superuser("root"))
+    for model in (Environment, Server, Incident, Deployment):
+        page = client.get(reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[rows[model]]))
+        content = page.content.decode()
+        assert "is down and could not be brought back" in content, model
+        if model is not Deployment:
+            assert ("The edge is gone." in content) == (model is not Incident)
+            assert ("It is gone." in content) == (model is not Server)
+
+
+def test_a_server_goes_with_what_was_recorded_of_it() -> None:
+    server = factories.server()
+    incidents.end(incidents.notice(Incident.Part.EDGE, server, "The edge is gone."))
+    client = browser(User.objects.create_superuser("root"))
+
+    client.post(reverse("admin:projects_server_delete", args=[server.pk]), {"post": "yes"})
+
+    assert not Server.objects.exists()

@@ -22,7 +22,8 @@ from deployments import following, pipeline, terminal
 from deployments.following import plain
 from deployments.models import Deployment, LogChunk, Snapshot, Step
 from deployments.states import FAILURES, FINAL, Status, StepKind, StepStatus, Trigger
-from instances.models import Door, Instance
+from instances import incidents
+from instances.models import Door, Incident, Instance
 from instances.runtimes.base import Answer
 from instances.runtimes.simulated import Faults
 from projects.models import Environment, Project
@@ -807,6 +808,25 @@ def test_status_of_an_environment_tells_details_the_last_deployments_and_what_is
     assert "Succeeded, live" in told
 
 
+def test_status_tells_what_was_given_up_and_the_last_incidents(production: Environment) -> None:
+    factories.deployment(production, live=True, live_at=timezone.now() - timedelta(days=1))
+    production.instances.update(state=Instance.State.FAILED)
+    instance = production.instances.get()
+    brought_back = incidents.notice(Incident.Part.EDGE, production.server, "The edge is gone.")
+    incidents.attempt(brought_back)
+    incidents.end(brought_back)
+    given_up = incidents.notice(Incident.Part.INSTANCE, production.server, "It is gone.", instance=instance)
+    incidents.give_up(given_up, "It keeps ending.", "Read its log.")
+
+    assert "Down: given up, a person must look" in run("status")
+    told = run("status", "acme/production")
+    assert "Edge of Sim (simulated): The edge is gone. Brought back" in told
+    assert "Given up: a person must look (0 attempts)\n         It keeps ending.\n         Read its log." in told
+    as_json = json.loads(run("status", "acme/production", "--json"))
+    assert as_json["needs_a_person"] is True
+    assert [one["outcome"] for one in as_json["incidents"]] == ["given_up", "brought_back"]
+
+
 def test_status_as_json_is_for_programs(production: Environment) -> None:
     live = factories.deployment(production, commit="a" * 40, live=True, live_at=timezone.now())
 
@@ -827,7 +847,7 @@ def test_status_takes_a_constant_number_of_queries(production: Environment, djan
         factories.deployment(one, live=True, live_at=timezone.now())
         factories.deployment(one, status=Status.RUNNING)
 
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         run("status")
 
 

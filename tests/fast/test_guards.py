@@ -257,7 +257,7 @@ def test_an_old_container_that_cannot_be_removed_keeps_nothing_from_going_live(
     faults.clear()
     remote.commit("Third", addon("1.2"))
     third = deploy()
-    containers = runtime_for(production.server).containers.list({})
+    containers = runtime_for(production.server).containers.list({"io.ocore.role": "odoo"})
     assert [one.name for one in containers] == [f"ocore-test-acme-production-main-d{third.pk}"]
 
 

@@ -11,6 +11,8 @@ from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.terminal import PortalCommand, find_environment, find_project
 from deployments.workforce import Trouble, trouble
+from instances import incidents
+from instances.models import Incident
 from projects.models import Environment
 
 LAST = 8
@@ -97,13 +99,31 @@ def _one(one: Condition) -> list[str]:
     ]
     lines = [str(environment), *(f"  {name:<9} {text}" for name, text in facts if text)]
     lines += [_instance(instance) for instance in one.instances]
-    return [*lines, *_pending(environment), *_last(environment)]
+    return [*lines, *_incidents(environment), *_pending(environment), *_last(environment)]
+
+
+def _incidents(environment: Environment) -> list[str]:
+    """The last ones, its own and those of what its server needs."""
+    lines = []
+    for one in incidents.about(environment)[:LAST]:
+        ended = f", {_moment(one.ended_at)}" if one.ended_at else ""
+        lines.append(
+            f"  {_moment(one.noticed_at)}  {plain(one.subject)}: {plain(one.seen)} "
+            f"{one.get_outcome_display()}{ended} ({one.attempts} attempts)"
+        )
+        if one.problem:
+            lines.append(f"         {plain(one.problem).strip()}")
+        if one.advice and not one.ended_at:
+            lines.append(f"         {plain(one.advice)}")
+    return ["Incidents", *lines] if lines else []
 
 
 def _state(one: Condition) -> str:
     text = str(one.state.label)
     if one.broken:
         return f"{text}: rollback failed, a person must look"
+    if one.given_up and one.state == State.DOWN:
+        return f"{text}: given up, a person must look"
     if one.underway:
         text = f"#{one.underway.pk} {one.underway.get_status_display().lower()}"
         return f"{text}, requests wait" if one.closed_since else text
@@ -192,7 +212,7 @@ def _as_json(one: Condition, idle: Trouble | None) -> dict[str, Any]:
         "underway": _deployment(one.underway),
         "queued": _deployment(one.queued),
         "last_failure": _deployment(one.failure),
-        "needs_a_person": one.broken,
+        "needs_a_person": one.broken or one.given_up is not None,
         "server": environment.server.slug,
         "simulated": environment.server.simulated,
         "url": environment.url,
@@ -207,7 +227,20 @@ def _details(one: Condition) -> dict[str, Any]:
         "branch": one.environment.branch,
         "instances": [{"name": i.name, "state": i.state, "problem": i.problem} for i in one.instances],
         "pending": one.environment.pending.get("commits", []),
+        "incidents": [_incident(incident) for incident in incidents.about(one.environment)[:LAST]],
         "deployments": [_deployment(deployment) for deployment in deployments],
+    }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    return {
+        "of": incident.subject,
+        "seen": incident.seen,
+        "outcome": incident.outcome,
+        "attempts": incident.attempts,
+        "problem": incident.problem,
+        "noticed_at": incident.noticed_at.isoformat(),
+        "ended_at": incident.ended_at.isoformat() if incident.ended_at else None,
     }
 
 

@@ -122,8 +122,9 @@ class Command(BaseCommand):
             },
         )
         self._ensure_base_images(server)
-        for name in bring_back(server, self.progress.log):
-            self.progress.say(f"Started again: {name}")
+        for here in Server.objects.filter(kind=Server.Kind.DOCKER, endpoint__in=["", engine.endpoint]):
+            for name in bring_back(here, self.progress.log):
+                self.progress.say(f"Started again: {name}")
         return server
 
     def _ensure_base_images(self, server: Server) -> None:

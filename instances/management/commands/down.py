@@ -4,6 +4,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, ProgrammingError
+from django.utils import timezone
 
 from instances.preparation import stop_containers
 from instances.runtimes.base import ServerSpec
@@ -11,6 +13,7 @@ from ocore.errors import ExpectedError
 from ocore.machine.engine import find_engine, running_containers, stop_engine
 from ocore.machine.progress import Progress, told
 from ocore.machine.supervisor import stop_running
+from projects.models import Server
 
 
 class Command(BaseCommand):
@@ -30,6 +33,15 @@ class Command(BaseCommand):
             raise CommandError(told(error)) from error
         progress.say("All that is ours is stopped; start it again with: make up")
 
+    def _say_so(self, endpoint: str) -> None:
+        """In the rows, for a clock that runs elsewhere and once this one runs again: somebody wanted it so."""
+        try:
+            Server.objects.filter(kind=Server.Kind.DOCKER, endpoint__in=["", endpoint]).update(
+                stopped_at=timezone.now()
+            )
+        except (OperationalError, ProgrammingError):
+            return  # the portal has not been set up
+
     def _stop_containers(self, progress: Progress) -> None:
         from instances.runtimes.docker import DockerRuntime
 
@@ -38,6 +50,7 @@ class Command(BaseCommand):
             progress.say("No Docker engine runs, so no containers")
             return
         spec = ServerSpec(name="this machine", endpoint=engine.endpoint, namespace=settings.OCORE_NAMESPACE)
+        self._say_so(engine.endpoint)
         if not stop_containers(DockerRuntime(spec), progress):
             progress.say("None of our containers ran")
         others = running_containers(engine)

@@ -1,6 +1,7 @@
 """The runtime on a real Docker engine."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class DockerRuntime:
         self.databases: Databases = self._databases
         self.filestores: Filestores = VolumeFilestores(spec, self._containers)
         self.edge: Edge = self._edge
+        self.parts: Mapping[str, str] = {self._databases.container: "postgres", self._edge.name: "edge"}
 
     def facts(self) -> ServerFacts:
         with self.engine.translated("tell about itself"):
