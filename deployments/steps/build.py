@@ -10,10 +10,11 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
+from deployments import push_order
 from deployments.models import Deployment
 from deployments.run import Stage
 from deployments.states import UNDERWAY
-from deployments.steps.base import DiskFull
+from deployments.steps.base import DiskFull, NothingNew
 from instances import processes, templates
 from instances.addons import Addon
 from instances.build_plan import prepare_context
@@ -95,10 +96,6 @@ def require_space(server: Server, free: int, needed: int) -> None:
 def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
     run = stage.run
     deployment, project = run.deployment, run.environment.project
-    run.save(
-        commit=commit.sha, subject=commit.subject[:300], author=commit.author[:200], committed_at=commit.committed_at
-    )
-    stage.log(f"{commit.sha[:10]} “{commit.subject}” by {commit.author}")
     packages = run.config.environment["pip_packages"]
     # Named by project and commit; the rest of the name tells apart what the commit was put on.
     reference = f"{settings.OCORE_NAMESPACE}/{project.slug}:{commit.sha[:40]}-{_digest(base.id, *packages)[:8]}"
@@ -134,7 +131,8 @@ def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
 
 
 def _commit(stage: Stage) -> Commit:
-    """What to deploy: the tip of the branch at this moment, or the tag or commit that was asked for."""
+    """What to deploy: the tip of the branch at this moment, or the tag or commit that was asked for. Raises
+    `NothingNew`."""
     run = stage.run
     deployment = run.deployment
     mirror = mirror_of(run.environment.project)
@@ -142,7 +140,15 @@ def _commit(stage: Stage) -> Commit:
     if not ref:
         raise NoBranch(f"{run.environment} has no git branch, and nothing else was asked for.")
     mirror.fetch(stage.log, commit=ref if len(ref) in WHOLE_ID and is_commit_id(ref) else "")
-    return mirror.resolve(ref)
+    commit, pushed = mirror.resolve(ref), deployment.commit
+    run.save(
+        commit=commit.sha, subject=commit.subject[:300], author=commit.author[:200], committed_at=commit.committed_at
+    )
+    stage.log(f"{commit.sha[:10]} “{commit.subject}” by {commit.author}")
+    had = push_order.nothing_new(deployment, pushed, commit, mirror)
+    if had:
+        raise NothingNew(*had)
+    return commit
 
 
 def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: list[str]) -> str:
