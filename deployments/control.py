@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import queues, services
+from deployments import queues, schedule, services
 from deployments.services import NotPossible
 from instances import doors
 from instances.models import Door, Instance
@@ -91,7 +91,7 @@ def _claimed(instance: Instance, what: str) -> Iterator[None]:
         yield
     finally:
         rows.update(busy_with="", busy_until=None)
-        services.enqueue_next(instance.environment_id)
+        schedule.hand_out(instance.environment.server_id)
 
 
 def heal() -> None:
