@@ -28,6 +28,8 @@ from tests.real.portal import Portal, serving
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True)]
 
 WEB, EDGE = 18104, 18084
+LIMITS = (("one", 2, 1), ("two", 2, 2), ("three", 1, 1), ("four", 1, 1))
+"""Name, concurrent deployments and builds of each server."""
 GIANT, MIDDLE, MIDDLES, SINGLES = 120, 10, 6, 20
 QUIET_SECONDS = 300
 IDLE_SHARE = 0.15
@@ -43,7 +45,7 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
         "DOCKER_HOST": "unix:///nowhere/docker.sock",
         "OCORE_ENCRYPTION_KEYS": ",".join(settings.OCORE_ENCRYPTION_KEYS),
         "OCORE_FILE_REPOSITORIES": str(state),
-        "OCORE_WORKERS": "4",
+        "OCORE_WORKERS": str(sum(deployments for _, deployments, _ in LIMITS)),
     }
     made = Portal(state, "ocore-test-order", WEB, EDGE, more)
     with serving(made, "--no-demo"), standing_still(worker_of(made, "slow")):
@@ -72,8 +74,14 @@ def standing_still(pid: int) -> Iterator[None]:
 
 def assemble(folder: Path) -> Crowd:
     servers = [
-        Server.objects.create(name=name, slug=name, kind=Server.Kind.SIMULATED, concurrent_builds=builds)
-        for name, builds in (("one", 1), ("two", 2))
+        Server.objects.create(
+            name=name,
+            slug=name,
+            kind=Server.Kind.SIMULATED,
+            concurrent_deployments=deployments,
+            concurrent_builds=builds,
+        )
+        for name, deployments, builds in LIMITS
     ]
     made = Crowd(servers, folder)
     made.add_project("giant", GIANT)
