@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments import services
+from deployments import schedule, services
 from deployments.services import NotPossible
 from instances.models import Door
 from projects.models import Environment
@@ -52,7 +52,7 @@ def claimed(environment: int, what: str, lasting: timedelta) -> Iterator[Claim]:
         yield claim
     finally:
         claim.release()
-        services.enqueue_next(environment)
+        schedule.hand_out(row.server_id)
 
 
 def require_free(environment: Environment) -> None:

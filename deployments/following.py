@@ -8,9 +8,10 @@ from typing import Any
 
 from django.utils import timezone
 
+from deployments import schedule
 from deployments.models import Deployment, LogChunk, Step
 from deployments.run import STALE
-from deployments.services import NotPossible, underway
+from deployments.services import NotPossible
 from deployments.states import Status, StepStatus
 from deployments.workforce import Trouble, trouble
 
@@ -170,12 +171,9 @@ class Follower:
     def _queued(self, deployment: Deployment) -> str:
         if deployment.status != Status.QUEUED:
             return deployment.get_status_display().lower()
-        ahead = underway(deployment.environment)
-        if ahead:
-            return f"queued behind #{ahead.pk}, which is {ahead.get_status_display().lower()}"
         seconds = (timezone.now() - deployment.created_at).total_seconds()
         why = f": {self._trouble.reason}" if self._trouble else ""
-        return f"queued for {seconds:.0f} s, waiting for a worker{why}"
+        return f"queued for {seconds:.0f} s. {schedule.why_waiting(deployment).rstrip('.')}{why}"
 
     def _clear(self) -> None:
         if self._line:

@@ -270,6 +270,15 @@ def _decide_environment(
             f"Auto-deploy of {environment.path} is off (from {auto.origin}); the commits are shown as pending.",
             None,
         )
+    back = services.waiting_rollback(environment)
+    if back:
+        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
+        return (
+            Verdict.IGNORED,
+            f"#{back.pk}, a rollback by hand, is queued there, and a push does not replace that; "
+            "the commits are shown as pending.",
+            None,
+        )
     same = services.duplicate_of(environment, change.head)
     if same:
         return (

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from deployments import control, dumps, keeper, pending, pipeline, probes, queues, recovery, removal, services
+from deployments import control, dumps, keeper, pending, pipeline, probes, queues, recovery, removal, schedule
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
 from deployments.states import Status
@@ -16,7 +16,7 @@ PORTAL = 0
 
 
 def run_deployment(pk: int) -> None:
-    """Run it to a final status, then hand on the one that waited. Somebody else's work is not an error."""
+    """Run it to a final status, then hand out its slot. Somebody else's work is not an error."""
     _bring_to_an_end(pk, pipeline.run)
 
 
@@ -26,13 +26,13 @@ def recover_deployment(pk: int) -> None:
 
 
 def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
-    environment = Deployment.objects.values_list("environment_id", flat=True).get(pk=pk)
+    environment, server = Deployment.objects.values_list("environment", "environment__server").get(pk=pk)
     try:
         deployment = act(pk)
     except pipeline.Busy:
         return
     finally:
-        services.enqueue_next(environment)
+        schedule.hand_out(server)
     if deployment.status == Status.SUCCEEDED:
         queues.enqueue_dump(pk)
         queues.enqueue_sweep(deployment.environment.server_id)

@@ -85,6 +85,7 @@ class Deployment(models.Model):
     superseded_by = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="supersedes"
     )
+    """The newer one that took its place in the line; or what runs, where it would have brought nothing new."""
     cancelled_by = models.CharField(max_length=200, blank=True)
 
     configuration = models.JSONField(default=dict)
@@ -112,6 +113,10 @@ class Deployment(models.Model):
     """Fencing: raised by whoever takes the deployment over; an older holder's writes miss."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+    queued_since = models.DateTimeField(default=timezone.now)
+    """Its place in the line: when it was requested, or the first of those that it has superseded."""
+    admitted_at = models.DateTimeField(null=True, blank=True)
+    """Since when it holds one of its server's slots (deployments/schedule.py)."""
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -131,7 +136,11 @@ class Deployment(models.Model):
                 fields=["environment"], condition=Q(live=True), name="deployment_one_live_per_environment"
             ),
         ]
-        indexes = [models.Index(fields=["status"]), models.Index(fields=["environment", "-id"])]
+        indexes = [
+            models.Index(fields=["status"]),
+            models.Index(fields=["environment", "-id"]),
+            models.Index(fields=["admitted_at"]),
+        ]
         permissions = [
             ("deploy_environment", "Can deploy an environment"),
             ("roll_back_environment", "Can roll an environment back"),

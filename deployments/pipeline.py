@@ -11,17 +11,19 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from deployments import schedule
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
 from deployments.services import THEN_FAILED
 from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
-from deployments.steps.base import Nothing
+from deployments.steps.base import Nothing, NothingNew
 from instances.models import Door, Instance
 from ocore.errors import ExpectedError
 
@@ -52,8 +54,11 @@ def run(pk: int) -> Deployment:
         try:
             for kind in FORWARD:
                 _perform(held, kind)
+                schedule.hand_out(held.environment.server_id)  # a build has ended: there is room for the next
         except (Lost, StaleTransition):
             raise
+        except NothingNew as error:
+            _supersede(held, error)
         except ExpectedError as error:
             _settle(held, error)
         except Exception as error:
@@ -87,6 +92,17 @@ def _unless_lost(held: Run) -> Iterator[None]:
         logger.warning("%s was taken over by another worker: %s", held.deployment, error)
 
 
+def _supersede(held: Run, error: NothingNew) -> None:
+    """It ends before it has begun, beside what makes it superfluous; unless somebody has just cancelled it."""
+    held.say(error)
+    try:
+        _finish(held, Status.SUPERSEDED, superseded_by=error.instead)
+    except StaleTransition:
+        if _status(held.deployment) != Status.CANCELLING:
+            raise
+        _take_back(held, Cancelled("Cancelled."))
+
+
 def _settle(held: Run, error: ExpectedError) -> None:
     """Before the point of no return: take back. Past it the new version is live and has writes that nothing may undo;
     without a heartbeat the reconciler soon tries to complete it again."""
@@ -114,6 +130,10 @@ def _perform(held: Run, kind: StepKind) -> None:
         status = StepStatus.SUCCEEDED
     except Nothing as nothing:
         status, outcome = StepStatus.SKIPPED, nothing.message
+    except NothingNew as error:
+        status, outcome = StepStatus.SKIPPED, error.message
+        stage.write(error.message)
+        raise
     except ExpectedError as error:
         outcome = error.message
         _log_error(stage, error)
@@ -240,12 +260,12 @@ def _bring_server_back(stage: Stage) -> None:
         stage.log(error.message)
 
 
-def _finish(held: Run, status: Status, *, row: Step | None = None, outcome: str = "") -> None:
+def _finish(held: Run, status: Status, *, row: Step | None = None, outcome: str = "", **fields: Any) -> None:
     with transaction.atomic():
         if row is not None:
             failed = status == Status.ROLLBACK_FAILED
             _close(held, row, StepStatus.FAILED if failed else StepStatus.SUCCEEDED, outcome)
-        held.deployment.move(status, token=held.token, finished_at=timezone.now())
+        held.deployment.move(status, token=held.token, finished_at=timezone.now(), **fields)
         Instance.objects.filter(environment=held.environment, container="", state=Instance.State.CREATING).update(
             state=Instance.State.NEW
         )

@@ -28,7 +28,7 @@ def waiting_deployments() -> set[int]:
 
 
 def enqueue_recovery(pk: int) -> None:
-    _hand_over("deployments", "recover_deployment", pk)
+    _hand_over("urgent", "recover_deployment", pk)
 
 
 def enqueue_dump(deployment: int) -> None:
@@ -36,7 +36,7 @@ def enqueue_dump(deployment: int) -> None:
 
 
 def enqueue_pending(environment: int) -> None:
-    _hand_over("chores", "refresh_pending", environment)
+    _hand_over("slow", "refresh_pending", environment)
 
 
 def enqueue_removal(environment: int) -> None:
@@ -56,7 +56,7 @@ def enqueue_sweep(server: int) -> None:
 
 def enqueue_control(instance: int, verb: str) -> None:
     """Raises `RedisError`: a person waits for this one, and should be told."""
-    django_rq.get_queue("chores").enqueue("deployments.jobs.control_instance", instance, verb)
+    django_rq.get_queue("urgent").enqueue("deployments.jobs.control_instance", instance, verb)
 
 
 def _hand_over(queue: str, job: str, pk: int) -> None:

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from deployments import control, queues
+from deployments import control, queues, schedule
 from deployments.models import Deployment
 from deployments.run import STALE
-from deployments.states import UNDERWAY, Status
+from deployments.states import UNDERWAY
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
@@ -22,10 +22,7 @@ def reconcile() -> None:
     control.heal()
     for pk in unremoved():
         queues.enqueue_removal(pk)
-    handed_over = queues.waiting_deployments()
-    for pk in waiting():
-        if pk not in handed_over:
-            queues.enqueue_deployment(pk)
+    schedule.hand_out_everywhere()
 
 
 def unremoved() -> list[int]:
@@ -40,14 +37,4 @@ def abandoned() -> list[int]:
         Deployment.objects.filter(status__in=UNDERWAY, heartbeat_at__lt=timezone.now() - STALE).values_list(
             "pk", flat=True
         )
-    )
-
-
-def waiting() -> list[int]:
-    """Queued while nothing else is underway in their environment: their job may have been lost with Redis."""
-    return list(
-        Deployment.objects.filter(status=Status.QUEUED)
-        .exclude(environment__in=Deployment.objects.filter(status__in=UNDERWAY).values("environment"))
-        .order_by("pk")
-        .values_list("pk", flat=True)
     )

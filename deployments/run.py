@@ -10,6 +10,7 @@ from typing import Any
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from deployments import schedule
 from deployments.configuration import Frozen, freeze, thaw
 from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
@@ -173,7 +174,8 @@ class Stage:
 
 
 def claim(pk: int) -> Deployment:
-    """Queued -> running, for exactly one caller. Raises `Busy`."""
+    """Queued and admitted -> running, for exactly one caller. Raises `Busy`; then its slot is for another, unless
+    somebody else has claimed it."""
     now = timezone.now()
     try:
         with transaction.atomic():
@@ -181,8 +183,12 @@ def claim(pk: int) -> Deployment:
             # The lock that everything takes that begins something in an environment.
             if Environment.objects.select_for_update().get(pk=deployment.environment_id).busy:
                 raise Busy(f"{deployment.environment} is busy with something else")
+            # Locked: nobody gives its slot away meanwhile.
+            if not Deployment.objects.select_for_update().filter(pk=pk, admitted_at__isnull=False):
+                raise Busy(f"{deployment} waits for its turn")
             deployment.move(Status.RUNNING, started_at=now, heartbeat_at=now, raise_token=True)
-    except (IntegrityError, StaleTransition, Deployment.DoesNotExist) as error:
+    except (IntegrityError, StaleTransition, Deployment.DoesNotExist, Busy) as error:
+        schedule.give_back(pk)
         raise Busy(str(error)) from error
     return _load(pk)
 

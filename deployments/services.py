@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from deployments import queues
+from deployments import queues, schedule
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
 from deployments.run import STALE
 from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
@@ -83,7 +83,8 @@ def request_deployment(
         queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED).first()
         if queued:
             try:
-                queued.move(Status.SUPERSEDED, finished_at=timezone.now())
+                # Under its token: the worker that claims it raises that.
+                queued.move(Status.SUPERSEDED, token=queued.token, finished_at=timezone.now())
             except StaleTransition:
                 queued = None  # a worker has just taken it
         deployment = Deployment.objects.create(
@@ -99,10 +100,15 @@ def request_deployment(
             forced=forced,
             rollback_to=rollback_to,
             restores=restores,
+            # Its place in the line, and its slot: pushes that follow each other must not starve themselves.
+            **({"queued_since": queued.queued_since, "admitted_at": queued.admitted_at} if queued else {}),
         )
         if queued:
             Deployment.objects.filter(pk=queued.pk).update(superseded_by=deployment)
-        transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk))
+        if deployment.admitted_at:
+            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk))
+        else:
+            transaction.on_commit(lambda: schedule.hand_out(environment.server_id))
     return deployment
 
 
@@ -151,17 +157,6 @@ def retry_rollback(deployment: Deployment, who: Who) -> None:
     logger.warning("%s: the rollback is tried again, on behalf of %s", deployment, who.name)
 
 
-def enqueue_next(environment_id: int) -> None:
-    """After something has ended in an environment: the deployment that waited for it. While something else is at work
-    there nothing is handed on: its end does that."""
-    environment = Environment.objects.filter(pk=environment_id).first()
-    if environment is None or environment.busy or underway(environment):
-        return
-    queued = Deployment.objects.filter(environment=environment_id, status=Status.QUEUED).first()
-    if queued:
-        queues.enqueue_deployment(queued.pk)
-
-
 def cancel(deployment: Deployment, who: Who) -> None:
     """A queued one at once, a running one at its next check, unless it is past the point of no return.
 
@@ -170,6 +165,7 @@ def cancel(deployment: Deployment, who: Who) -> None:
     if deployment.status == Status.QUEUED:
         try:
             deployment.move(Status.CANCELLED, finished_at=timezone.now(), cancelled_by=who.name)
+            schedule.hand_out(deployment.environment.server_id)  # it may have held a slot
             return
         except StaleTransition:
             pass  # a worker has just taken it: cancel it as a running one
@@ -265,6 +261,11 @@ def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
         same.filter(status__in=ACTIVE - {Status.CANCELLING}).first()
         or same.filter(live=True).exclude(environment__deployments__status__in=ACTIVE).first()
     )
+
+
+def waiting_rollback(environment: Environment) -> Deployment | None:
+    """A rollback by hand that waits for its turn: what a person decided is not undone by a push."""
+    return Deployment.objects.filter(environment=environment, status=Status.QUEUED, trigger=Trigger.ROLLBACK).first()
 
 
 def underway(environment: Environment) -> Deployment | None:

@@ -13,12 +13,15 @@ class Status(models.TextChoices):
     ROLLED_BACK = "rolled_back", "Rolled back"
     ROLLBACK_FAILED = "rollback_failed", "Rollback failed: a person must look"
     CANCELLED = "cancelled", "Cancelled"
-    SUPERSEDED = "superseded", "Superseded by a newer one"
+    SUPERSEDED = "superseded", "Superseded"
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED, Status.SUPERSEDED, Status.FAILED}),
-    Status.RUNNING: frozenset({Status.SUCCEEDED, Status.FAILED, Status.ROLLING_BACK, Status.CANCELLING}),
+    Status.RUNNING: frozenset(
+        # Superseded: a push that turns out, once its branch has been fetched, to bring nothing new.
+        {Status.SUCCEEDED, Status.FAILED, Status.ROLLING_BACK, Status.CANCELLING, Status.SUPERSEDED}
+    ),
     Status.CANCELLING: frozenset({Status.CANCELLED, Status.ROLLBACK_FAILED}),
     Status.ROLLING_BACK: frozenset({Status.ROLLED_BACK, Status.ROLLBACK_FAILED}),
     Status.SUCCEEDED: frozenset(),

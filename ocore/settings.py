@@ -131,15 +131,17 @@ REDIS_SOCKET = STATE_DIR / "redis" / "redis.sock"
 REDIS_URL = env("REDIS_URL", default=f"unix://{REDIS_SOCKET}?db=0")
 # Seconds a deployment may take in all before its worker is stopped; the steps have their own deadlines.
 OCORE_DEPLOYMENT_TIMEOUT = env.int("OCORE_DEPLOYMENT_TIMEOUT", default=4 * 3600)
+# Each has a process that nothing else can keep from it (Procfile): what must not wait is never behind what takes long.
 RQ_QUEUES = {
+    "urgent": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},  # recoveries; a person's stop and start
     "deployments": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},
-    "chores": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600},
-    "slow": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},
+    "chores": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600},  # the clock's
+    "slow": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},  # dumps, removals, looking for commits
 }
 # django-rq's dashboard lets any staff user empty the queues; the admin shows what matters itself.
 RQ_SHOW_ADMIN_LINK = False
 RQ = {"WORKER_CLASS": "deployments.worker.Worker"}
-# How many deployments run at once.
+# How many deployments run at once, on all servers together; each server has limits of its own.
 OCORE_WORKERS = env.int("OCORE_WORKERS", default=2)
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

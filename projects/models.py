@@ -16,6 +16,9 @@ from ocore.fields import EncryptedTextField
 from projects import inheritance, sizes, validators
 from projects.inheritance import EnvironmentOverrides
 
+MOST_AT_ONCE = 100
+"""Deployments on one server: more than that is a slip of the finger."""
+
 
 def new_token() -> str:
     """256 random bits for a URL or a shared secret."""
@@ -71,6 +74,16 @@ class Server(models.Model):
         verbose_name="PostgreSQL DSN",
         help_text="An external PostgreSQL whose user may create roles and databases. Empty: a container on the server.",
     )
+    concurrent_deployments = models.PositiveSmallIntegerField(
+        default=2,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_AT_ONCE)],
+        help_text="How many deployments run here at once; the others wait in line.",
+    )
+    concurrent_builds = models.PositiveSmallIntegerField(
+        default=2,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_AT_ONCE)],
+        help_text="How many of these may be building their image; builds take most of a server's processors and disk.",
+    )
     reloading_until = models.DateTimeField(null=True, blank=True, editable=False)
     facts = models.JSONField(default=dict, blank=True, editable=False)
     seen_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -86,6 +99,10 @@ class Server(models.Model):
                 condition=Q(kind="docker"),
                 name="server_edge_port_unique",
                 violation_error_message="A server with this endpoint and edge port already exists.",
+            ),
+            models.CheckConstraint(
+                condition=Q(concurrent_deployments__gte=1, concurrent_builds__gte=1),
+                name="server_may_deploy_something",
             ),
         ]
 

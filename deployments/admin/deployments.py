@@ -105,7 +105,7 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
         context |= live.first_look(deployment) | {
             "frozen": frozen_tables(deployment),
             "addons": sorted(deployment.addons.items()),
-            "supersedes": deployment.supersedes.first(),
+            "supersedes": deployment.supersedes.filter(pk__lt=deployment.pk).first(),
             "rollbacks": deployment.rollbacks.all(),
             "snapshots": deployment.snapshots.all(),
         }

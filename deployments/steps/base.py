@@ -1,10 +1,21 @@
 """What the steps share."""
 
+from deployments.models import Deployment
 from ocore.errors import ExpectedError
 
 
 class Nothing(ExpectedError):
     """This step has nothing to do, and that is fine; the message says why."""
+
+
+class NothingNew(ExpectedError):
+    """A push that brings nothing that the environment hasn't had; the message says why."""
+
+    default_advice = "To deploy it all the same, deploy it by hand."
+
+    def __init__(self, message: str, instead: Deployment) -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class Refused(ExpectedError):

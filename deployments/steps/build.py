@@ -9,10 +9,11 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import space
+from deployments import push_order, space
 from deployments.images import digest, lock_of
 from deployments.models import Deployment
 from deployments.run import Stage
+from deployments.steps.base import NothingNew
 from instances import processes, templates
 from instances.addons import Addon
 from instances.build_plan import prepare_context
@@ -86,10 +87,6 @@ def check_server(stage: Stage) -> None:
 def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
     run = stage.run
     deployment, project = run.deployment, run.environment.project
-    run.save(
-        commit=commit.sha, subject=commit.subject[:300], author=commit.author[:200], committed_at=commit.committed_at
-    )
-    stage.log(f"{commit.sha[:10]} “{commit.subject}” by {commit.author}")
     packages = run.config.environment["pip_packages"]
     # Named by project and commit; the rest of the name tells apart what the commit was put on.
     reference = f"{settings.OCORE_NAMESPACE}/{project.slug}:{commit.sha[:40]}-{digest(base.id, *packages)[:8]}"
@@ -124,7 +121,8 @@ def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
 
 
 def _commit(stage: Stage) -> Commit:
-    """What to deploy: the tip of the branch at this moment, or the tag or commit that was asked for."""
+    """What to deploy: the tip of the branch at this moment, or the tag or commit that was asked for. Raises
+    `NothingNew`."""
     run = stage.run
     deployment = run.deployment
     mirror = mirror_of(run.environment.project)
@@ -132,7 +130,15 @@ def _commit(stage: Stage) -> Commit:
     if not ref:
         raise NoBranch(f"{run.environment} has no git branch, and nothing else was asked for.")
     mirror.fetch(stage.log, commit=ref if len(ref) in WHOLE_ID and is_commit_id(ref) else "")
-    return mirror.resolve(ref)
+    commit, pushed = mirror.resolve(ref), deployment.commit
+    run.save(
+        commit=commit.sha, subject=commit.subject[:300], author=commit.author[:200], committed_at=commit.committed_at
+    )
+    stage.log(f"{commit.sha[:10]} “{commit.subject}” by {commit.author}")
+    had = push_order.nothing_new(deployment, pushed, commit, mirror)
+    if had:
+        raise NothingNew(*had)
+    return commit
 
 
 def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: list[str]) -> str:

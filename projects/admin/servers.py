@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import escape, format_html
@@ -31,6 +32,7 @@ class ServerAdmin(NoBulkDelete):
     search_fields = ["name", "slug", "endpoint", "base_domain"]
     fieldsets = [
         (None, {"fields": ["name", "slug", "kind", "endpoint", "postgres_dsn"]}),
+        ("How much at once", {"fields": ["concurrent_deployments", "concurrent_builds"]}),
         ("How clients reach it", {"fields": ["base_domain", "edge_host", "edge_port"]}),
     ]
 
@@ -47,6 +49,16 @@ class ServerAdmin(NoBulkDelete):
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
         return {} if obj else {"slug": ["name"]}
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        may = Server.objects.aggregate(sum=Sum("concurrent_deployments"))["sum"]
+        if "concurrent_deployments" in form.changed_data and may > settings.OCORE_WORKERS:
+            messages.warning(
+                request,
+                f"All servers together may run {may} deployments at once, but {settings.OCORE_WORKERS} workers run. "
+                f"To use that, set OCORE_WORKERS={may} and start oCore again.",
+            )
 
     @admin.display(description="kind", ordering="kind")
     def kind_tag(self, server: Server) -> str:

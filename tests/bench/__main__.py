@@ -1,5 +1,5 @@
-"""`python -m tests.bench [push|door|webhook|rollback ...]`: measure, print a table each, write `bench/<name>.json` in
-the state folder, and leave nothing else behind."""
+"""`python -m tests.bench [push|door|webhook|rollback|schedule ...]`: measure, print a table each, write
+`bench/<name>.json` in the state folder, and leave nothing else behind."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from tests.bench import surroundings
 if TYPE_CHECKING:
     from ocore.machine.progress import Progress
 
-BENCHES = ("push", "door", "webhook", "rollback")
+BENCHES = ("push", "door", "webhook", "rollback", "schedule")
 
 
 NEEDED = ("bash", "curl", "docker", "git")
@@ -63,9 +63,15 @@ def main() -> int:
 
 
 def _measure(progress: "Progress", arguments: argparse.Namespace, results: Path, state: Path) -> None:
-    from tests.bench import cast, door, push, report, rollback, webhook
+    from tests.bench import cast, door, push, report, rollback, schedule, webhook
 
-    measures = {"push": push.measure, "door": door.measure, "webhook": webhook.measure, "rollback": rollback.measure}
+    measures = {
+        "push": push.measure,
+        "door": door.measure,
+        "webhook": webhook.measure,
+        "rollback": rollback.measure,
+        "schedule": schedule.measure,
+    }
     with contextlib.ExitStack() as stack:
         with progress.step("Starting a portal"):
             stack.enter_context(surroundings.Portal(state))

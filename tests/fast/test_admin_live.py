@@ -183,7 +183,7 @@ def test_related_deployments_are_linked(root: Client, running: Deployment) -> No
 def test_the_frozen_configuration_is_shown_with_origins_and_without_secrets(root: Client, queues: Any) -> None:
     project = factories.project(workers=3, secret_variables={"SMTP_PASSWORD": "hunter2hunter2"})
     environment = factories.environment(project=project, branch="", odoo_conf={"log_level": "debug"})
-    deployment = factories.deployment(environment, status=Status.QUEUED, ref="")
+    deployment = factories.deployment(environment, status=Status.QUEUED, ref="", admitted_at=timezone.now())
     from deployments import jobs
 
     jobs.run_deployment(deployment.pk)

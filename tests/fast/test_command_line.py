@@ -18,7 +18,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError
 from django.utils import timezone
 
-from deployments import following, pipeline, terminal
+from deployments import following, pipeline, schedule, terminal
 from deployments.following import plain
 from deployments.models import Deployment, LogChunk, Snapshot, Step
 from deployments.states import FAILURES, FINAL, Status, StepKind, StepStatus, Trigger
@@ -56,6 +56,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]],
 @pytest.fixture
 def worker(meanwhile: Any) -> None:
     def work() -> None:
+        schedule.hand_out_everywhere()
         for deployment in Deployment.objects.filter(status=Status.QUEUED):
             pipeline.run(deployment.pk)
 
@@ -264,7 +265,7 @@ def test_it_says_behind_what_it_waits(production: Environment, meanwhile: Any, m
 
     told = run("deploy", "acme/production", "--wait", code=1)
 
-    assert f"… still queued behind #{ahead.pk}, which is running" in told
+    assert f"Waits for the end of #{ahead.pk} in this environment" in told
 
 
 def test_what_a_terminal_shows_last_is_wiped_before_the_next_line(production: Environment, worker: None) -> None:

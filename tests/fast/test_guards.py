@@ -269,7 +269,7 @@ def test_a_job_that_finds_the_environment_busy_does_not_queue_itself_again(
 
     queues.run_all()
 
-    assert queues.jobs["deployments"] == []
+    assert not queues.jobs.get("deployments")
 
 
 def test_a_server_whose_dsn_is_wrong_ends_the_deployment_with_a_reason(queues: Queues) -> None:

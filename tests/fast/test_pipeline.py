@@ -337,9 +337,11 @@ def test_a_second_deployment_waits_for_the_one_underway(production: Environment,
 
     queued.refresh_from_db()
     assert queued.status == Status.QUEUED
-    assert recovery.waiting() == []
+    recovery.reconcile()
+    assert not queues.jobs.get("deployments")
     Deployment.objects.filter(pk=underway.pk).update(status=Status.FAILED)
-    assert recovery.waiting() == [queued.pk]
+    recovery.reconcile()
+    assert queues.jobs["deployments"] == [("run_deployment", (queued.pk,))]
 
 
 def test_cancelling_a_running_deployment_puts_everything_back(
@@ -459,7 +461,7 @@ def test_a_worker_that_died_before_the_switch_is_taken_back_by_the_next(
     _make_stale(second)
 
     recovery.reconcile()
-    queues.jobs["deployments"] = [job for job in queues.jobs["deployments"] if job[0] == "recover_deployment"]
+    queues.jobs["deployments"].clear()
     queues.run_all()
 
     second.refresh_from_db()

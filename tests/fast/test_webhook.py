@@ -15,6 +15,7 @@ import pytest
 import time_machine
 from django.core.cache import cache
 from django.db import connection
+from django.db.models import F
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -187,7 +188,7 @@ def test_with_auto_deploy_off_the_commits_are_looked_up_as_pending(
     assert answer.json()["environments"][0]["reason"] == (
         "Auto-deploy of acme/production is off (from project Acme); the commits are shown as pending."
     )
-    assert queues.jobs == {"chores": [("refresh_pending", (production.pk,))]}
+    assert queues.jobs == {"slow": [("refresh_pending", (production.pk,))]}
     assert not Deployment.objects.exists()
 
 
@@ -342,7 +343,7 @@ def test_a_worker_that_takes_the_queued_one_at_that_instant_doesnt_lose_the_newe
     move = Deployment.move
 
     def taken_first(self: Deployment, to: Status, **fields: Any) -> None:
-        Deployment.objects.filter(pk=self.pk).update(status=Status.RUNNING)
+        Deployment.objects.filter(pk=self.pk).update(status=Status.RUNNING, token=F("token") + 1)
         move(self, to, **fields)
 
     monkeypatch.setattr(Deployment, "move", taken_first)

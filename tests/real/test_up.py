@@ -165,7 +165,7 @@ def workers(portal: Portal) -> list[int]:
                 command = (folder / "cmdline").read_bytes()
             except OSError:
                 continue
-            if f"OCORE_STATE_DIR={portal.state}".encode() in environment and b"deployments\0slow" in command:
+            if f"OCORE_STATE_DIR={portal.state}".encode() in environment and b"urgent\0deployments" in command:
                 found.append(int(folder.name))
     return found
 

@@ -5,6 +5,7 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
+from deployments import schedule
 from deployments.condition import Condition, State, conditions
 from deployments.following import plain
 from deployments.models import Deployment
@@ -88,6 +89,7 @@ def _one(one: Condition) -> list[str]:
     environment = one.environment
     facts = [
         ("State", _state(one)),
+        ("Waits", schedule.why_waiting(one.queued) if one.queued else ""),
         ("Live", " ".join(filter(None, (_version(one.live), plain(one.live.subject) if one.live else "")))),
         ("Since", _moment(one.since)),
         ("By", plain(one.live.requester) if one.live else ""),
@@ -225,6 +227,7 @@ def _details(one: Condition) -> dict[str, Any]:
     deployments = Deployment.objects.filter(environment=one.environment)[:LAST]
     return {
         "branch": one.environment.branch,
+        "waits_for": schedule.why_waiting(one.queued) if one.queued else "",
         "instances": [{"name": i.name, "state": i.state, "problem": i.problem} for i in one.instances],
         "pending": one.environment.pending.get("commits", []),
         "incidents": [_incident(incident) for incident in incidents.about(one.environment)[:LAST]],

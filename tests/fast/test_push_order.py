@@ -1,0 +1,205 @@
+"""Webhooks that come twice, late or out of order, on a simulated server: nothing is deployed twice, and nothing old."""
+
+import hashlib
+import hmac
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from deployments import intake, services
+from deployments.models import Deployment
+from deployments.states import Status, StepKind, StepStatus, Trigger
+from instances.runtimes.base import Answer
+from instances.runtimes.simulated import Faults
+from projects.models import Environment
+from tests.acme import ADA, addon, log_of
+from tests.conftest import Queues
+from tests.git_remote import GitRemote
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Deliver = Callable[..., Deployment | None]
+
+
+@pytest.fixture
+def deliver(production: Environment, queues: Queues, faults: Faults) -> Deliver:
+    """A webhook call for a commit of main, under an id of its own; what it caused, once the workers are done."""
+    numbers = itertools.count()
+
+    def call(sha: str, *, work: bool = True) -> Deployment | None:
+        body = json.dumps(
+            {"ref": "refs/heads/main", "before": "1" * 40, "after": sha, "commits": [], "pusher": {"name": "ann"}}
+        ).encode()
+        secret = production.project.webhook_secret.encode()
+        headers = {
+            "Content-Type": "application/json",
+            "X-GitHub-Event": "push",
+            "X-GitHub-Delivery": f"d-{next(numbers)}",
+            "X-Hub-Signature-256": f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}",
+        }
+        known = set(Deployment.objects.values_list("pk", flat=True))
+        status, _ = intake.receive(production.project, "github", body, headers, None)
+        assert status in (200, 202)
+        if work:
+            queues.run_all()
+        return Deployment.objects.exclude(pk__in=known).first()
+
+    return call
+
+
+def live(environment: Environment) -> Deployment:
+    return Deployment.objects.get(environment=environment, live=True)
+
+
+def test_an_older_push_that_comes_late_deploys_nothing_and_says_what_runs(
+    deliver: Deliver, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    older = remote.sha("main")
+    newer = remote.commit("Second", addon("1.1"))
+    assert deliver(newer).status == Status.SUCCEEDED
+    faults.calls.clear()
+
+    late = deliver(older)
+
+    assert (late.status, late.superseded_by) == (Status.SUPERSEDED, live(production))
+    assert "is live as #" in late.error
+    assert late.advice
+    assert [(step.kind, step.status) for step in late.steps.all()] == [(StepKind.BUILD, StepStatus.SKIPPED)]
+    assert not [call for call in faults.calls if call.startswith(("images.", "edge.close", "containers.stop"))]
+
+
+def test_of_two_pushes_out_of_order_the_branchs_tip_is_deployed_once(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    older = remote.sha("main")
+    newer = remote.commit("Second", addon("1.1"))
+
+    first = deliver(older)
+    second = deliver(newer)
+
+    assert (first.status, first.commit) == (Status.SUCCEEDED, newer)
+    assert second is None, "the intake already sees that it is live"
+    assert live(production).commit == newer
+
+
+def test_a_replay_after_a_rollback_by_hand_does_not_undo_the_rollback_and_a_new_push_deploys(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    first = deliver(remote.sha("main"))
+    bad = remote.commit("Second", addon("1.1"))
+    deliver(bad)
+    back = services.roll_back(production, ADA)
+    queues.run_all()
+
+    replayed = deliver(bad)
+
+    assert live(production) == back
+    assert (replayed.status, replayed.superseded_by) == (Status.SUPERSEDED, back)
+    assert live(production).commit == first.commit
+
+    new = remote.commit("Third", addon("1.2"))
+    third = deliver(new)
+
+    assert third.status == Status.SUCCEEDED, log_of(third)
+    assert live(production).commit == new
+
+
+def test_a_push_does_not_replace_a_rollback_that_is_queued(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    deliver(remote.sha("main"))
+    newer = remote.commit("Second", addon("1.1"))
+    deliver(newer)
+    back = services.roll_back(production, ADA)
+
+    assert deliver(newer, work=False) is None
+    queues.run_all()
+
+    assert live(production) == back
+
+
+def test_a_force_push_is_deployed_whichever_way_it_went(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    root = remote.sha("main")
+    deliver(root)
+    second = remote.commit("Second", addon("1.1"))
+    deliver(second)
+
+    remote.reset("main", root)
+    rewound = deliver(root)
+    assert rewound.status == Status.SUCCEEDED, log_of(rewound)
+    assert live(production).commit == root
+
+    rewritten = remote.commit("Second, otherwise", addon("1.2"), parent=root)
+    assert deliver(rewritten).status == Status.SUCCEEDED
+    assert live(production).commit == rewritten
+
+
+def test_what_a_newer_tag_has_already_is_not_deployed_from_the_branch(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    deliver(remote.sha("main"))
+    behind = remote.commit("Second", addon("1.1"))
+    ahead = remote.commit("Third", addon("1.2"), branch="release", parent=behind)
+    services.request_deployment(production, Trigger.MANUAL, ADA, ref="release")
+    queues.run_all()
+    assert live(production).commit == ahead
+
+    late = deliver(behind)
+
+    assert late.status == Status.SUPERSEDED
+    assert "and more" in late.error
+    assert live(production).commit == ahead
+
+
+def test_a_commit_that_did_not_get_healthy_is_tried_again_by_its_own_push_only(
+    deliver: Deliver, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    first = remote.sha("main")
+    deliver(first)
+    second = remote.commit("Second", addon("1.1"))
+    deliver(second)
+    third = remote.commit("Third", addon("1.2"))
+    faults.unhealthy[f"-d{live(production).pk + 1}"] = Answer(500, "broken")
+    assert deliver(third).status == Status.ROLLED_BACK
+    faults.clear()
+
+    late = deliver(first)
+    assert late.status == Status.SUPERSEDED, "an older push does not bring the broken tip again"
+    assert "rolled back" in late.error
+
+    again = deliver(third)
+    assert again.status == Status.SUCCEEDED, log_of(again)
+
+
+def test_a_person_deploys_what_is_live_already(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    deliver(remote.sha("main"))
+
+    by_hand = services.request_deployment(production, Trigger.MANUAL, ADA)
+    queues.run_all()
+
+    by_hand.refresh_from_db()
+    assert by_hand.status == Status.SUCCEEDED
+
+
+def test_a_cancellation_at_that_instant_counts(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, monkeypatch: Any
+) -> None:
+    from deployments import push_order
+
+    older = remote.sha("main")
+    deliver(remote.commit("Second", addon("1.1")))
+    judge = push_order.nothing_new
+
+    def cancelled_meanwhile(deployment: Deployment, *arguments: Any) -> Any:
+        services.cancel(Deployment.objects.get(pk=deployment.pk), ADA)
+        return judge(deployment, *arguments)
+
+    monkeypatch.setattr(push_order, "nothing_new", cancelled_meanwhile)
+
+    assert deliver(older).status == Status.CANCELLED
