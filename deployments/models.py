@@ -85,6 +85,8 @@ class Deployment(models.Model):
     superseded_by = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="supersedes"
     )
+    retries = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retried_by")
+    """The ended deployment that this one deploys again."""
     cancelled_by = models.CharField(max_length=200, blank=True)
 
     configuration = models.JSONField(default=dict)
