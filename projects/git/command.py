@@ -258,6 +258,7 @@ class DeadlineReader:
         return self._take(end + 1)[:-1]
 
     def _fill(self) -> None:
+        waiting.pulse()
         end = min(time.monotonic() + self._silence, self._end)
         while not self._selector.select(max(0, min(end - time.monotonic(), waiting.PULSE_SECONDS))):
             waiting.pulse()
