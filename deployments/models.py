@@ -86,6 +86,8 @@ class Deployment(models.Model):
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="supersedes"
     )
     """The newer one that took its place in the line; or what runs, where it would have brought nothing new."""
+    retries = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retried_by")
+    """The ended deployment that this one deploys again."""
     cancelled_by = models.CharField(max_length=200, blank=True)
 
     configuration = models.JSONField(default=dict)

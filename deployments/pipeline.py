@@ -25,6 +25,7 @@ from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
 from deployments.steps.base import Nothing, NothingNew
 from instances.models import Door, Instance
+from ocore import waiting
 from ocore.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,8 @@ def _perform(held: Run, kind: StepKind) -> None:
     status, outcome = StepStatus.FAILED, "Interrupted."
     try:
         held.check()
-        outcome = STEPS[kind].perform(stage) or ""
+        with waiting.heeding(stage.pulse):
+            outcome = STEPS[kind].perform(stage) or ""
         status = StepStatus.SUCCEEDED
     except Nothing as nothing:
         status, outcome = StepStatus.SKIPPED, nothing.message
@@ -182,6 +184,8 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
     touched = [step for step in deployment.steps.order_by("-pk") if step.facts and step.kind in STEPS]
     cancelled = isinstance(reason, Cancelled) or status == Status.CANCELLING
     if not touched:
+        if cancelled:
+            held.save(error=f"{held.deployment.error} Nothing had been changed.")
         _finish(held, Status.CANCELLED if cancelled else Status.FAILED)
         return
     if not cancelled and status != Status.ROLLING_BACK:
@@ -198,7 +202,8 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
     row, _ = Step.objects.get_or_create(deployment=held.deployment, kind=StepKind.ROLLBACK)
     stage = Stage(held, row)
     try:
-        failure = _undo(stage, touched)
+        with waiting.heeding(stage.pulse):
+            failure = _undo(stage, touched)
     except (Lost, StaleTransition):
         raise
     except Exception as error:
@@ -207,7 +212,11 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
         failure = _as_bug(error)
     if failure is None:
         stage.flush()
-        _finish(held, end, row=row, outcome="Everything is as it was before.")
+        taken_back = ", ".join(step.get_kind_display().lower() for step in touched)
+        outcome = f"Taken back: {taken_back}. Everything is as it was before."
+        if end == Status.CANCELLED:
+            held.save(error=f"{held.deployment.error} {outcome}")
+        _finish(held, end, row=row, outcome=outcome)
         return
     _log_error(stage, failure)
     stage.flush()
@@ -245,7 +254,7 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
             if isinstance(error, HOPELESS) or time.monotonic() + pause > deadline:
                 return error
             stage.log(f"Not yet: {error.message} Trying again in {pause:.0f} s.")
-            time.sleep(pause)
+            waiting.pause(pause)
             pause = min(2 * pause, 20.0)
             _bring_server_back(stage)
         else:

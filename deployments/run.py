@@ -7,11 +7,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from deployments import schedule
 from deployments.configuration import Frozen, freeze, thaw
+from deployments.deadlines import StepClock, TookTooLong
 from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
@@ -54,6 +56,7 @@ class Run:
         self.undoing = False
         self.plan: Plan | None = None
         self._checked = 0.0
+        self._began = time.monotonic()
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"heartbeat-{deployment.pk}", daemon=True)
@@ -96,11 +99,22 @@ class Run:
     def check(self) -> None:
         """Before every side effect: is this still ours to do? Raises `Lost` or `Cancelled`."""
         self._checked = time.monotonic()
-        status = self._row().values_list("status", flat=True).first()
+        status, canceller = self._row().values_list("status", "cancelled_by").first() or (None, "")
         if self._lost.is_set() or status is None or status not in UNDERWAY:
             raise Lost(f"{self.deployment} is no longer held under token {self.token}")
         if status == Status.CANCELLING and not self.undoing:
-            raise Cancelled("Cancelled.", advice="Deploy again when you want to.")
+            raise Cancelled(f"Cancelled by {canceller}.", advice="Deploy again when you want to.")
+
+    def check_soon(self) -> None:
+        """`check`, for who asks all the time. In a whole deployment's time, which no rollback is measured by, too."""
+        if time.monotonic() - self._checked > CHECK_SECONDS:
+            self.check()
+        if time.monotonic() - self._began > settings.OCORE_DEPLOYMENT_TIMEOUT and not self.undoing:
+            raise TookTooLong(
+                f"{self.deployment} took longer than {settings.OCORE_DEPLOYMENT_TIMEOUT} s in all and was ended.",
+                advice="Its steps' durations tell which one needs so long. If all is well, raise "
+                "OCORE_DEPLOYMENT_TIMEOUT.",
+            )
 
     def save(self, **fields: Any) -> None:
         """Write to the deployment's row, if it is still ours."""
@@ -148,16 +162,25 @@ class Stage:
         self.run = run
         self.row = row
         self._log = StepLog(row, run.secrets)
+        self._clock = None if run.undoing else StepClock(StepKind(row.kind))
 
     def write(self, text: str) -> None:
         """Write to the step's log, and nothing else."""
         self._log(text)
 
     def log(self, text: str) -> None:
-        """Write to the step's log; raises `Cancelled` or `Lost` soon after that became true."""
+        """Write to the step's log; raises as `pulse`."""
         self._log(text)
-        if time.monotonic() - self.run._checked > CHECK_SECONDS:
-            self.run.check()
+        if self._clock:
+            self._clock.hear(text)
+        self.pulse()
+
+    def pulse(self) -> None:
+        """Whatever waits calls this all the time (`ocore.waiting`). Raises `Cancelled` or `Lost` soon after that became
+        true, and `TookTooLong`."""
+        self.run.check_soon()
+        if self._clock:
+            self._clock.check()
 
     def flush(self) -> None:
         self._log.flush()

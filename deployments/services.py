@@ -48,6 +48,7 @@ def request_deployment(
     forced: bool = False,
     rollback_to: Deployment | None = None,
     restores: Snapshot | None = None,
+    retries: Deployment | None = None,
 ) -> Deployment:
     """Queue a deployment; one that was still queued for the environment is superseded by it. Raises `NotPossible`."""
     if ref:
@@ -100,6 +101,7 @@ def request_deployment(
             forced=forced,
             rollback_to=rollback_to,
             restores=restores,
+            retries=retries,
             # Its place in the line, and its slot: pushes that follow each other must not starve themselves.
             **({"queued_since": queued.queued_since, "admitted_at": queued.admitted_at} if queued else {}),
         )
@@ -179,6 +181,13 @@ def cancel(deployment: Deployment, who: Who) -> None:
         raise NotPossible(
             f"{deployment} is past the point of no return: clients already write to the new version.",
             advice="Wait until it is complete; then roll back if you want the old version.",
+        )
+    if deployment.status == Status.CANCELLING:
+        raise NotPossible(f"{deployment} is being cancelled already, by {deployment.cancelled_by}.")
+    if deployment.status == Status.ROLLING_BACK:
+        raise NotPossible(
+            f"{deployment} is being taken back already: {deployment.error}",
+            advice="Wait for its end. A rollback is never stopped half-way.",
         )
     outcome = deployment.outcome
     raise NotPossible(f"{deployment} cannot be cancelled any more. It has ended: {outcome[:1].lower()}{outcome[1:]}.")

@@ -1,6 +1,6 @@
 """Is there room on the server for what comes next? Asked before it begins, by what such things take there today."""
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from django.conf import settings
 
@@ -9,6 +9,7 @@ from deployments.models import Deployment
 from deployments.retention.sweep import survey
 from deployments.run import Run
 from deployments.steps.base import DiskFull
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
 
@@ -38,8 +39,7 @@ def require_for_build(run: Run, free: int) -> None:
 def require_for_snapshot(run: Run) -> None:
     """The database once for its copy, and once more for what the update or the restored data take; files are linked and
     cost nothing. A PostgreSQL elsewhere has its own disk, which can't be seen. Raises `DiskFull`."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        taken = pool.submit(_snapshot_takes, run)
+    with waiting.beside(partial(_snapshot_takes, run)) as (taken,):
         free = run.runtime.facts().disk_free_bytes
     _require(run, free, settings.OCORE_MIN_FREE_BYTES + taken.result())
 

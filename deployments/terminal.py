@@ -166,4 +166,6 @@ def introduce(deployment: Deployment) -> str:
         what = f"back to #{deployment.rollback_to_id}"
     elif deployment.commit and deployment.commit != deployment.ref:
         what = f"{what} at {deployment.short_commit}"
+    if deployment.retries_id:
+        what = f"#{deployment.retries_id} again, {what}"
     return f"#{deployment.pk} {deployment.environment}: {what}, queued by {plain(deployment.requester)}"

@@ -18,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from instances.addons import Addon, InvalidTree, addon_files, find_addons, inside
 from instances.odoo.config import ADDONS_DIR
 from instances.odoo.versions import Series
+from ocore import waiting
 from ocore.errors import ExpectedError
 
 REQUIREMENTS_DIR = "/opt/ocore/requirements"
@@ -79,6 +80,7 @@ def prepare_context(
     for addon in addons:
         if addon.installable:
             for name, path in addon_files(tree / addon.path, tree):
+                waiting.pulse()
                 _put(target / "addons" / addon.name / name, path.read_bytes())
     requirements = _requirements_files(tree, addons)
     for included in _with_included(tree, requirements):
@@ -202,6 +204,7 @@ def _seal(target: Path, base_image: str) -> str:
     for path, folders, files in os.walk(target):
         folders.sort()
         for name in sorted(files):
+            waiting.pulse()
             file = Path(path, name)
             file.chmod(0o644)
             os.utime(file, (_MTIME, _MTIME))

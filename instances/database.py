@@ -32,7 +32,9 @@ from instances.runtimes.base import (
     Log,
     Rows,
     ServerSpec,
+    ServerUnreachable,
 )
+from ocore import waiting
 from ocore.errors import ExpectedError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -140,7 +142,7 @@ class PostgresCluster:
             except DatabaseError as error:
                 if attempt == 4 or "concurrently" not in error.detail:
                     raise
-                time.sleep(0.1 * 2**attempt)
+                waiting.pause(0.1 * 2**attempt)
             else:
                 return
 
@@ -181,7 +183,7 @@ class PostgresCluster:
         )
 
     def dump(self, database: str, target: Path, log: Log) -> DumpFacts:
-        token = f"ocore-dump-{secrets.token_hex(8)}"
+        token = _token()
         argv = ["sh", "-c", database_scripts.RUN_DUMP, "pg_dump", _checked(database)]
         partial = target.with_name(target.name + ".partial")
         digest = hashlib.sha256()
@@ -222,9 +224,8 @@ class PostgresCluster:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-            if not ended:  # it would go on in the container
-                with contextlib.suppress(ExpectedError):
-                    self._psql("end the dump", database_scripts.TERMINATE_DUMP, {"token": token})
+            if not ended:
+                self._end(token)
         _sync_folder(target.parent)
         log(f"Dumped {database}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
         return DumpFacts(sha256=digest.hexdigest(), size_bytes=size)
@@ -254,7 +255,7 @@ class PostgresCluster:
                     if self._external
                     else f"Read the log of the container {self.container} on the server.",
                 )
-            time.sleep(pause)
+            waiting.pause(pause)
             pause = min(pause * 1.5, 1.0)
 
     def _verb(
@@ -311,9 +312,33 @@ class PostgresCluster:
         }
         argv = ["sh", "-c", database_scripts.RUN_PSQL, "psql", "--dbname", "postgres"]
         argv += [f"--set={name}={value}" for name, value in (known | dict(variables)).items()]
-        return self._containers.exec(
-            self.container, argv, environment={"OCORE_SCRIPT": script, **environment}, timeout=timeout
-        )
+        token, ended = _token(), False
+        try:
+            answer = self._containers.exec(
+                self.container,
+                argv,
+                environment={"OCORE_SCRIPT": script, "PGAPPNAME": token, **environment},
+                timeout=timeout,
+            )
+            ended = True
+        except ServerUnreachable:
+            ended = True  # nobody there to be asked to end it
+            raise
+        finally:
+            if not ended:
+                self._end(token)
+        return answer
+
+    def _end(self, token: str) -> None:
+        """What was called away, or went past its deadline: it would go on in the container, and in PostgreSQL."""
+        argv = ["sh", "-c", database_scripts.END, "end", token, database_scripts.TERMINATE]
+        with contextlib.suppress(ExpectedError), waiting.undisturbed():
+            self._containers.exec(self.container, argv, timeout=QUICK)
+
+
+def _token() -> str:
+    """Names a program's processes and sessions, by PGAPPNAME."""
+    return f"ocore-{secrets.token_hex(8)}"
 
 
 def _checked(name: str) -> str:

@@ -269,8 +269,23 @@ WHERE shobj_description(oid, 'pg_database') = :'label'
 ORDER BY datname COLLATE "C";
 """  # noqa: S608
 
-TERMINATE_DUMP = (
-    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE application_name = :'token';\n"
+END = """
+for process in /proc/[0-9]*; do
+  if grep -qs "PGAPPNAME=$1" "$process/environ"; then kill "${process#/proc/}" 2> /dev/null || :; fi
+done
+for bin in /usr/lib/postgresql/*/bin; do PATH=$bin:$PATH; done
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+  left=$(printf '%s' "$2" | psql --no-psqlrc --no-password -qAt --set=token="$1" --dbname postgres)
+  [ "$left" = 0 ] && exit
+  sleep 0.5
+done
+exit 1
+"""
+"""Ends a program by its PGAPPNAME, and its session: the server works on after its client has gone. First the program,
+so that it cannot begin anything any more."""
+TERMINATE = (
+    "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity "
+    "WHERE application_name = :'token';\n"
 )
 
 READY = """SET search_path = pg_catalog;

@@ -16,6 +16,7 @@ from django.utils import timezone
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
 from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
+from ocore import waiting
 from projects.inheritance import resolve
 from projects.models import Environment, Server
 
@@ -73,9 +74,10 @@ def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], 
                 f"The edge of {server} could not be given the new route: doors stayed closed for {seconds:.0f} s.",
                 advice="Look at the deployments that are underway on this server, then deploy again.",
             )
-        time.sleep(POLL_SECONDS)
+        waiting.pause(POLL_SECONDS)
     try:
-        runtime.edge.apply(routes(server))
+        with waiting.undisturbed():  # a reload goes on in the edge, and no door may close meanwhile
+            runtime.edge.apply(routes(server))
     finally:
         Server.objects.filter(pk=server.pk).update(reloading_until=None)
 
@@ -102,7 +104,7 @@ def close(environment: Environment, runtime: Runtime, holder: str) -> int:
     while not _begin_closing(environment, holder):
         if time.monotonic() > deadline:
             raise EdgeError(f"The edge of {environment.server} did not finish a reload within {RELOAD_SECONDS} s.")
-        time.sleep(POLL_SECONDS)
+        waiting.pause(POLL_SECONDS)
     return runtime.edge.close_and_drain(environment.key, upstreams(environment), settings.OCORE_DRAIN_SECONDS)
 
 
@@ -123,7 +125,7 @@ def drain(environment: Environment, runtime: Runtime) -> int:
     while left := runtime.edge.in_flight(upstreams(environment)):
         if time.monotonic() > deadline:
             return left
-        time.sleep(POLL_SECONDS)
+        waiting.pause(POLL_SECONDS)
     return 0
 
 

@@ -37,6 +37,7 @@ from instances.runtimes.base import (
     ServerSpec,
     Upstream,
 )
+from ocore import waiting
 
 SPEC_LABEL = "io.ocore.edge"
 """Digest of what the edge's container was made from."""
@@ -176,27 +177,8 @@ class CaddyEdge:
         headers = {"Host": host, "Accept": "text/html,*/*;q=0.8", "User-Agent": "oCore"}
         if past_the_door:
             headers[PASS_HEADER] = self._pass_key()
-        started = time.monotonic()
-        try:
-            with requests.Session() as session:
-                session.trust_env = False
-                with session.get(
-                    f"http://{self.spec.edge_host}:{self.spec.edge_port}{path}",
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    stream=True,
-                ) as response:
-                    body = next(response.iter_content(MAX_ANSWER_BYTES), b"")
-        except requests.RequestException as error:
-            reason = f"No answer within {timeout:g} s." if isinstance(error, requests.Timeout) else str(error)
-            return Answer(status=0, body=reason, seconds=time.monotonic() - started)
-        return Answer(
-            status=response.status_code,
-            body=body.decode(errors="replace"),
-            seconds=time.monotonic() - started,
-            location=response.headers.get("Location", ""),
-        )
+        url = f"http://{self.spec.edge_host}:{self.spec.edge_port}{path}"
+        return waiting.aside(lambda: _fetch(url, headers, timeout))
 
     def _container(self) -> ContainerSpec:
         first = edge_config.configuration([], pass_key="", hold_seconds=0)
@@ -234,7 +216,7 @@ class CaddyEdge:
                 if done.ok:
                     return
                 detail = done.output
-            time.sleep(0.1)
+            waiting.pause(0.1)
         raise EdgeError(
             f"The edge {self.name} does not get ready.",
             detail=f"{detail.strip()}\n{self.containers.logs(self.name, 20)}".strip(),
@@ -274,3 +256,21 @@ class CaddyEdge:
         if not edge_config.KEY.fullmatch(key):
             raise EdgeError(f"“{key}” cannot name a door.", advice="Use letters, digits and dashes.")
         return key
+
+
+def _fetch(url: str, headers: Mapping[str, str], timeout: float) -> Answer:
+    started = time.monotonic()
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            with session.get(url, headers=headers, timeout=timeout, allow_redirects=False, stream=True) as response:
+                body = next(response.iter_content(MAX_ANSWER_BYTES), b"")
+    except requests.RequestException as error:
+        reason = f"No answer within {timeout:g} s." if isinstance(error, requests.Timeout) else str(error)
+        return Answer(status=0, body=reason, seconds=time.monotonic() - started)
+    return Answer(
+        status=response.status_code,
+        body=body.decode(errors="replace"),
+        seconds=time.monotonic() - started,
+        location=response.headers.get("Location", ""),
+    )

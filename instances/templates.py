@@ -1,5 +1,6 @@
 """An initialised database per Odoo image: only the very first environment on a server waits for Odoo's 20 seconds."""
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from instances.runtimes.base import (
     RunFailed,
     Runtime,
 )
+from ocore import waiting
+from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 
 INIT_SECONDS = 900.0
@@ -43,7 +46,13 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
         if runtime.databases.exists(name):
             return template
         log(f"Initialising a database for {image}: once for this image on this server, about 20 seconds.")
-        _initialise(runtime, image, version, name, log)
+        made = False
+        try:
+            _initialise(runtime, image, version, name, log)
+            made = True
+        finally:
+            if not made:
+                _tidy(runtime, name)
     return template
 
 
@@ -63,6 +72,13 @@ def image_id(runtime: Runtime, image: str) -> str:
     if found is None:
         raise ImageMissing(f"The image {image} is not on the server.")
     return found.id
+
+
+def _tidy(runtime: Runtime, name: str) -> None:
+    """No draft stays; what can't be removed now is removed before the next attempt."""
+    with contextlib.suppress(ExpectedError), waiting.undisturbed():
+        runtime.databases.drop(f"{name}_draft")
+        runtime.databases.drop_role(name)
 
 
 def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log) -> None:

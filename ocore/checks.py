@@ -52,6 +52,7 @@ NOT_NEGATIVE = (
     "OCORE_KEEP_PROBE_DAYS",
     "OCORE_KEEP_FREE_BYTES",
 )
+STEPS = ("build", "snapshot", "deploy", "health_check", "complete")
 
 
 @register
@@ -65,6 +66,7 @@ def check_settings(**_everything: Any) -> list[CheckMessage]:
         *_images(),
         *_repositories(),
         *_numbers(),
+        *_deadlines(),
     ]
 
 
@@ -220,6 +222,16 @@ def _numbers() -> Iterator[CheckMessage]:
             hint="Use a number from 1 to 65535, 80 for a server of its own.",
             id="ocore.E017",
         )
+
+
+def _deadlines() -> Iterator[CheckMessage]:
+    for step, (total, silence) in settings.OCORE_DEADLINES.items():
+        if step not in STEPS or not (total > 0 and silence > 0):
+            yield Error(
+                f"OCORE_DEADLINES says of “{step}” what is not a step's seconds in all and of silence.",
+                hint=f"Write it as build=1200/300,deploy=7200; the steps are {', '.join(STEPS)}.",
+                id="ocore.E018",
+            )
 
 
 def _split(url: str, *, host: bool = True) -> SplitResult | None:

@@ -1,6 +1,7 @@
 """All of oCore's settings, each with a default that runs. `.env.example` documents the environment."""
 
 import contextlib
+import math
 import os
 import secrets
 from pathlib import Path
@@ -29,6 +30,14 @@ def _kept_secret(name: str, make: Any) -> str:
             os.link(draft, path)
         draft.unlink()
     return path.read_text().strip()
+
+
+def _seconds(text: str) -> float:
+    """NaN where it is no number: a system check tells (`ocore.E018`)."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _new_fernet_key() -> str:
@@ -129,18 +138,31 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Redis only carries primary keys to the workers; by default on a private unix socket, started by `make up`.
 REDIS_SOCKET = STATE_DIR / "redis" / "redis.sock"
 REDIS_URL = env("REDIS_URL", default=f"unix://{REDIS_SOCKET}?db=0")
-# Seconds a deployment may take in all before its worker is stopped; the steps have their own deadlines.
+# Seconds a deployment may take in all, before it is taken back; the steps have their own deadlines.
 OCORE_DEPLOYMENT_TIMEOUT = env.int("OCORE_DEPLOYMENT_TIMEOUT", default=4 * 3600)
 # Each has a process that nothing else can keep from it (Procfile): what must not wait is never behind what takes long.
 RQ_QUEUES = {
-    "urgent": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},  # recoveries; a person's stop and start
-    "deployments": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},
+    # With an hour more than a deployment has, to take it back.
+    "urgent": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT + 3600},  # recoveries; a person's control
+    "deployments": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT + 3600},
     "chores": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600},  # the clock's
     "slow": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},  # dumps, removals, looking for commits
 }
 # django-rq's dashboard lets any staff user empty the queues; the admin shows what matters itself.
 RQ_SHOW_ADMIN_LINK = False
 RQ = {"WORKER_CLASS": "deployments.worker.Worker"}
+# Per step of a deployment: seconds in all, and seconds without a word. `build=1200/300,...` replaces single ones.
+OCORE_DEADLINES: dict[str, tuple[float, float]] = {
+    "build": (5400, 900),
+    "snapshot": (3600, 3600),
+    "deploy": (10800, 1800),
+    "health_check": (3900, 3900),
+    "complete": (600, 300),
+}
+for _entry in env.list("OCORE_DEADLINES", default=[]):
+    _step, _, _limits = _entry.partition("=")
+    _total, _, _silence = _limits.partition("/")
+    OCORE_DEADLINES[_step.strip()] = (_seconds(_total), _seconds(_silence or _total))
 # How many deployments run at once, on all servers together; each server has limits of its own.
 OCORE_WORKERS = env.int("OCORE_WORKERS", default=2)
 

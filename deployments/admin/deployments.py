@@ -10,13 +10,13 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from deployments import services
+from deployments import retries, services
 from deployments.admin import live
 from deployments.admin.badges import LARGE, cause_words, commit_words, status_tag
 from deployments.admin.frozen import frozen_tables
 from deployments.admin.who import who
 from deployments.models import Deployment
-from deployments.states import ACTIVE, Status
+from deployments.states import ACTIVE, Status, Trigger
 from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
 from ocore.show import ago, duration, link_to, tag
 from ocore.viewer import may_see
@@ -25,11 +25,12 @@ from projects.models import Environment
 
 CANCEL = Act("cancel", "deployments.cancel_deployment")
 RETRY = Act("retry-rollback", "deployments.roll_back_environment")
+AGAIN = Act("deploy-again", "deployments.deploy_environment", methods=("GET", "POST"))
 
 
 @admin.register(Deployment)
 class DeploymentAdmin(ActsOnObjects, ReadOnly):
-    acts = [CANCEL, RETRY, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
+    acts = [CANCEL, RETRY, AGAIN, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
     change_list_template = "admin/ocore/live_change_list.html"
     list_display = ["number", "in_environment", "status_now", "what", "why", "when", "took"]
     list_display_links = ["number"]
@@ -107,6 +108,7 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
             "addons": sorted(deployment.addons.items()),
             "supersedes": deployment.supersedes.filter(pk__lt=deployment.pk).first(),
             "rollbacks": deployment.rollbacks.all(),
+            "retried_by": deployment.retried_by.all(),
             "snapshots": deployment.snapshots.all(),
         }
         return TemplateResponse(request, "admin/deployments/deployment/detail.html", context)
@@ -117,7 +119,6 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
         can = request.user.has_perm
         sees_environment = may_see(Environment)
         went_live = deployment.status == Status.SUCCEEDED and not deployment.live
-        failed = deployment.final and deployment.status != Status.SUCCEEDED
         return self.page(
             request,
             deployment,
@@ -132,8 +133,9 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
             and deployment.status == Status.ROLLBACK_FAILED
             and services.broken_by(environment) == deployment,
             may_roll_back=went_live and sees_environment and can("deployments.roll_back_environment"),
-            may_deploy_again=failed and sees_environment and can("deployments.deploy_environment"),
-            again=deployment.commit or deployment.ref if environment.project.repository_url else "",
+            may_deploy_again=self.may(request, AGAIN, deployment)
+            and deployment.final
+            and deployment.status != Status.ROLLBACK_FAILED,
         )
 
     def cancel(self, request: HttpRequest, deployment: Deployment) -> HttpResponse:
@@ -150,6 +152,20 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
         self.log_change(request, deployment, "The failed rollback is tried again.")
         messages.success(request, f"The rollback of {deployment} is tried again.")
         return HttpResponseRedirect(deployment.get_absolute_url())
+
+    def deploy_again(self, request: HttpRequest, deployment: Deployment) -> HttpResponse:
+        """GET says what would be used again and what would be done anew, POST does it."""
+        if request.method == "POST":
+            again = retries.retry(deployment, who(request), Trigger.MANUAL)
+            self.log_change(request, deployment, f"Deployed again as #{again.pk}.")
+            messages.success(request, f"{again} deploys #{deployment.pk} again and is queued.")
+            return HttpResponseRedirect(again.get_absolute_url())
+        offer = retries.retry_offer(deployment)
+        live = Deployment.objects.filter(environment=deployment.environment_id, live=True).first()
+        context = self.page(
+            request, deployment, f"Deploy #{deployment.pk} again", deployment=deployment, offer=offer, live_now=live
+        )
+        return TemplateResponse(request, "admin/deployments/deployment/deploy_again.html", context)
 
     def live(self, request: HttpRequest, deployment: Deployment) -> JsonResponse:
         """Polled by the page: `?after=` is the last log chunk that it has."""

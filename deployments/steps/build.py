@@ -1,9 +1,9 @@
 """Build: the commit from the mirror, its addons and requirements on the Odoo base image. Changes nothing that runs."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
@@ -12,13 +12,15 @@ from django.utils import timezone
 from deployments import push_order, space
 from deployments.images import digest, lock_of
 from deployments.models import Deployment
-from deployments.run import Stage
-from deployments.steps.base import NothingNew
+from deployments.run import Run, Stage
+from deployments.states import StepKind
+from deployments.steps.base import Nothing, NothingNew
 from instances import processes, templates
 from instances.addons import Addon
 from instances.build_plan import prepare_context
 from instances.odoo.versions import series
 from instances.runtimes.base import NAMESPACE_LABEL, Image
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 from projects.git import Commit
@@ -28,8 +30,6 @@ from projects.validators import is_commit_id
 
 WHOLE_ID = (40, 64)
 """Characters of a commit id that is not abbreviated."""
-BUILD_SECONDS = 1800.0
-BUILD_SILENCE_SECONDS = 600.0
 
 
 class NoBranch(ExpectedError):
@@ -42,17 +42,17 @@ def perform(stage: Stage) -> str:
     check_server(stage)
     for values in (run.config.environment, *run.config.instances.values()):
         processes.check(values)
+    has_repository = bool(run.environment.project.repository_url)
     said: list[str] = []
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        prepared = pool.submit(runtime.prepare, said.append)
-        commit = _commit(stage) if run.environment.project.repository_url else None
+    with waiting.beside(partial(runtime.prepare, said.append)):
+        # Without the git host, which may be down, where the commit is known and built.
+        commit = _commit(stage, _asked_for(run)) if has_repository and not _may_be_built(run) else None
     for line in said:
         stage.log(line)
-    prepared.result()
     base = runtime.images.ensure_base(run.config.base_image, stage.log)
     if not run.live:
         templates.ensure(runtime, run.config.base_image, run.config.environment["odoo_version"], stage.log, run.check)
-    return _from_repository(stage, base, commit) if commit else _plain(stage, base)
+    return _from_repository(stage, base, commit) if has_repository else _plain(stage, base)
 
 
 def _plain(stage: Stage, base: Image) -> str:
@@ -84,28 +84,50 @@ def check_server(stage: Stage) -> None:
     space.require_for_build(stage.run, facts.disk_free_bytes)
 
 
-def _from_repository(stage: Stage, base: Image, commit: Commit) -> str:
+def _from_repository(stage: Stage, base: Image, commit: Commit | None) -> str:
     run = stage.run
-    deployment, project = run.deployment, run.environment.project
-    packages = run.config.environment["pip_packages"]
-    # Named by project and commit; the rest of the name tells apart what the commit was put on.
-    reference = f"{settings.OCORE_NAMESPACE}/{project.slug}:{commit.sha[:40]}-{digest(base.id, *packages)[:8]}"
-    if deployment.rollback_to and run.runtime.images.find(deployment.rollback_to.image):
-        reference = deployment.rollback_to.image
+    if commit is None:
+        asked = _asked_for(run)
+        _take_built(stage, _reference(run, base, asked))
+        commit = _commit(stage, asked)
+    reference = _reference(run, base, commit.sha)
     # One worker at a time finds or builds it: staging and production may be pushed the same commit at once.
     with _alone(stage, reference):
-        built = run.runtime.images.find(reference)
-        earlier = Deployment.objects.filter(image=reference).exclude(content="").exclude(pk=deployment.pk).first()
-        if not built or not earlier:
-            return _build(stage, base, commit, reference, packages)
-        run.save(
-            image=reference,
-            image_id=built.id,
-            base_image_id=earlier.base_image_id,
-            addons=earlier.addons,
-            content=earlier.content,
-        )
-        return f"Built before, for {earlier}: {reference}"
+        _take_built(stage, reference)
+        return _build(stage, base, commit, reference)
+
+
+def _reference(run: Run, base: Image, commit: str) -> str:
+    """Named by project and commit; the rest of the name tells apart what the commit was put on."""
+    then = run.deployment.rollback_to
+    if then and run.runtime.images.find(then.image):
+        return then.image
+    stands_on = digest(base.id, *run.config.environment["pip_packages"])
+    return f"{settings.OCORE_NAMESPACE}/{run.environment.project.slug}:{commit[:40]}-{stands_on[:8]}"
+
+
+def _may_be_built(run: Run) -> bool:
+    asked, base = _asked_for(run), run.runtime.images.find(run.config.base_image)
+    if base is None or not _is_whole(asked):
+        return False
+    return _built(run, _reference(run, base, asked)) is not None
+
+
+def _built(run: Run, reference: str) -> tuple[Image, Deployment] | None:
+    """The image where it is on the server, and for whom it was built."""
+    image = run.runtime.images.find(reference)
+    earlier = Deployment.objects.filter(image=reference).exclude(content="").exclude(pk=run.deployment.pk).first()
+    return (image, earlier) if image and earlier else None
+
+
+def _take_built(stage: Stage, reference: str) -> None:
+    """Raises `Nothing` when it was built before and is still on the server."""
+    run = stage.run
+    if built := _built(run, reference):
+        image, earlier = built
+        same = ("commit", "subject", "author", "committed_at", "base_image_id", "addons", "content")
+        run.save(image=reference, image_id=image.id, **{name: getattr(earlier, name) for name in same})
+        raise Nothing(f"Built before, for {earlier}: {reference}")
 
 
 def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
@@ -120,28 +142,37 @@ def _alone(stage: Stage, reference: str) -> AbstractContextManager[None]:
     return file_lock(lock_of(reference), waiting)
 
 
-def _commit(stage: Stage) -> Commit:
-    """What to deploy: the tip of the branch at this moment, or the tag or commit that was asked for. Raises
-    `NothingNew`."""
-    run = stage.run
+def _asked_for(run: Run) -> str:
+    """The branch, tag or commit."""
     deployment = run.deployment
-    mirror = mirror_of(run.environment.project)
     ref = deployment.rollback_to.commit if deployment.rollback_to else deployment.ref or run.environment.branch
     if not ref:
         raise NoBranch(f"{run.environment} has no git branch, and nothing else was asked for.")
-    mirror.fetch(stage.log, commit=ref if len(ref) in WHOLE_ID and is_commit_id(ref) else "")
-    commit, pushed = mirror.resolve(ref), deployment.commit
+    return ref
+
+
+def _is_whole(ref: str) -> bool:
+    return len(ref) in WHOLE_ID and is_commit_id(ref)
+
+
+def _commit(stage: Stage, asked: str) -> Commit:
+    """What to deploy: the tip of the branch at this moment, or the tag or commit that was asked for. Raises
+    `NothingNew`."""
+    run = stage.run
+    mirror = mirror_of(run.environment.project)
+    mirror.fetch(stage.log, commit=asked if _is_whole(asked) else "")
+    commit, pushed = mirror.resolve(asked), run.deployment.commit
     run.save(
         commit=commit.sha, subject=commit.subject[:300], author=commit.author[:200], committed_at=commit.committed_at
     )
     stage.log(f"{commit.sha[:10]} “{commit.subject}” by {commit.author}")
-    had = push_order.nothing_new(deployment, pushed, commit, mirror)
+    had = push_order.nothing_new(run.deployment, pushed, commit, mirror)
     if had:
         raise NothingNew(*had)
     return commit
 
 
-def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: list[str]) -> str:
+def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
     run = stage.run
     folder = Path(settings.STATE_DIR) / "builds" / str(run.deployment.pk)
     shutil.rmtree(folder, ignore_errors=True)
@@ -154,7 +185,7 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
             context,
             series(run.config.environment["odoo_version"]),
             base.reference,
-            pip_packages=packages,
+            pip_packages=run.config.environment["pip_packages"],
             base_image_id=base.id,
             certificates=_certificates(),
         )
@@ -168,9 +199,8 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
             "io.ocore.commit": commit.sha,
         }
         run.check()
-        image = run.runtime.images.build(
-            reference, context, labels, stage.log, timeout=BUILD_SECONDS, silence=BUILD_SILENCE_SECONDS
-        )
+        total, silence = settings.OCORE_DEADLINES[StepKind.BUILD]
+        image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     run.save(

@@ -16,6 +16,7 @@ from deployments.states import Status
 from deployments.steps.health_check import serving_containers
 from instances import doors
 from instances.models import Instance
+from ocore import waiting
 from ocore.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def perform(stage: Stage) -> str:
     stage.log(outcome)
     run.check()
     _finish(run)
-    _remove_the_old(stage)
+    with waiting.undisturbed():  # it is nobody's any more
+        _remove_the_old(stage)
     return outcome
 
 
@@ -68,7 +70,7 @@ def _look_from_outside(run: Run) -> str:
         if time.monotonic() > deadline:
             seen = answer.status or "nothing"
             return f"Live, but from outside {run.environment.url}{path} answers {seen}: look at the edge."
-        time.sleep(0.1)
+        waiting.pause(0.1)
 
 
 def _remove_the_old(stage: Stage) -> None:

@@ -1,7 +1,8 @@
 """Deploy: bring the database up to the new code, and start the new version beside the network of the clients."""
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from django.conf import settings
 from django.utils import timezone
 
 from deployments import serving
@@ -16,9 +17,7 @@ from instances.odoo import commands, queries, verdict
 from instances.odoo.config import password_hash
 from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Plan
-
-UPDATE_SECONDS = 3 * 3600.0
-UPDATE_SILENCE_SECONDS = 1800.0
+from ocore import waiting
 
 
 def perform(stage: Stage) -> str:
@@ -42,19 +41,13 @@ def perform(stage: Stage) -> str:
         _restore(stage, run.deployment.restores)
     run.check()
     specs = serving.containers(run.deployment, run.config, run.instances, run.runtime)
-    with ThreadPoolExecutor(max_workers=4) as pool:  # left only when all are there, also if the update fails
-        created = [pool.submit(run.runtime.containers.create, spec) for spec in specs]
+    with waiting.beside(*[partial(run.runtime.containers.create, spec) for spec in specs]):
         if plan.changes_database:
             _update(stage, plan)
-    for container in created:
-        container.result()
     stage.intend(database=True)  # once it runs, the new version may write of its own accord
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        started = [pool.submit(run.runtime.containers.start, spec.name) for spec in specs]
+    with waiting.beside(*[partial(run.runtime.containers.start, spec.name) for spec in specs]):
         if plan.changes_database or plan.stored != plan.basis[1]:
             run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
-    for start in started:
-        start.result()
     return _outcome(plan)
 
 
@@ -124,7 +117,8 @@ def _update(stage: Stage, plan: Plan) -> None:
         whole.append(text if text.endswith("\n") else text + "\n")
         stage.log(text)
 
-    exit = run.runtime.containers.run(spec, keep, timeout=UPDATE_SECONDS, silence=UPDATE_SILENCE_SECONDS)
+    total, silence = settings.OCORE_DEADLINES[StepKind.DEPLOY]
+    exit = run.runtime.containers.run(spec, keep, timeout=total, silence=silence)
     rows = queries.module_rows(run.runtime.databases.query(environment.database, queries.MODULE_ROWS_SQL))
     log = "".join(whole)
     problems = verdict.judge_update(exit.code, log, rows, plan.expected)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from deployments.configuration import thaw
@@ -11,7 +11,8 @@ from deployments.run import Run, Stage
 from deployments.states import StepKind, StepStatus
 from deployments.steps.base import NotHealthy
 from instances.odoo import queries, readiness
-from instances.runtimes.base import Answer, RunFailed
+from instances.runtimes.base import Answer, DatabaseError, RunFailed
+from ocore import waiting
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 3.0
@@ -87,7 +88,7 @@ def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: floa
             raise _not_healthy(run, container, problems, f"within {settings['health_deadline']} s")
         if _keeps_dying(run, container):
             raise _not_healthy(run, container, problems, f"after {DEATHS} starts")
-        time.sleep(pause)
+        waiting.pause(pause)
         run.check()
         soon = time.monotonic() - began < SOON
         pause = min(pause * 1.5, SOON_PAUSE if soon else LONGEST_PAUSE)
@@ -95,23 +96,26 @@ def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: floa
 
 def _problems(run: Run, container: str, settings: dict[str, Any]) -> list[str]:
     """Level by level, the cheap ones first; an empty list is health."""
-    environment, runtime = run.environment, run.runtime
-    found = runtime.containers.find(container)
+    found = run.runtime.containers.find(container)
     if found is None:
         return [f"The container {container} is gone."]
     if not found.running:
         why = "it ran out of memory" if found.out_of_memory else f"exit code {found.exit_code}"
         return [f"The container {container} does not run ({found.state}, {why})."]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        rows = pool.submit(runtime.databases.query, environment.database, queries.PENDING_MODULES_SQL)
+    with waiting.beside(partial(_left_half_way, run)) as (half_way,):
         try:
             problems = readiness.judge(_ask(run, container, settings["health_path"], readiness.LOGIN_PATH))
         except RunFailed as error:
-            return [error.message]
-    if problems:
-        return problems
-    pending = queries.module_rows(rows.result())
-    return [f"Module {row.name} is left “{row.state}”." for row in pending]
+            problems = [error.message]
+    return problems or half_way.result()
+
+
+def _left_half_way(run: Run) -> list[str]:
+    try:
+        rows = run.runtime.databases.query(run.environment.database, queries.PENDING_MODULES_SQL)
+    except DatabaseError as error:  # PostgreSQL may be coming back just now
+        return [error.message]
+    return [f"Module {row.name} is left “{row.state}”." for row in queries.module_rows(rows)]
 
 
 def _ask(run: Run, container: str, *paths: str) -> list[Answer]:
@@ -155,6 +159,6 @@ def _through_the_edge(run: Run) -> float:
                 detail=answer.body,
                 advice="Look at the server's edge: docs/operations.md, “The edge”.",
             )
-        time.sleep(pause)
+        waiting.pause(pause)
         run.check()
         pause = min(pause * 1.5, 1.0)

@@ -5,7 +5,7 @@ From the door's closing until a version is healthy again nobody writes, so what 
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from django.conf import settings
 from django.utils import timezone
@@ -20,6 +20,7 @@ from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes.base import DatabaseError
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
 from projects.models import Environment
@@ -88,8 +89,7 @@ def perform(stage: Stage) -> str:
 def _stop_everything(run: Run) -> None:
     """Every Odoo of the environment, also one that an earlier failure may have left running: nobody may write now."""
     found = run.runtime.containers.list({"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"})
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(lambda one: run.runtime.containers.stop(one.name, STOP_SECONDS), found))
+    waiting.together(*[partial(run.runtime.containers.stop, one.name, STOP_SECONDS) for one in found])
 
 
 def _row(run: Run) -> Snapshot:
@@ -111,13 +111,12 @@ def _row(run: Run) -> Snapshot:
 def _take(run: Run, snapshot: Snapshot) -> None:
     environment, runtime = run.environment, run.runtime
     snapshot.taken_at = timezone.now()  # since nobody writes any more, the instant that the data is of
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        filestore = pool.submit(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
-        clone = pool.submit(runtime.databases.clone, environment.database, snapshot.database)
-        clone.result()
+    link = partial(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
+    with waiting.beside(link) as (linking,):
+        runtime.databases.clone(environment.database, snapshot.database)
         fingerprint, size = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0]
         planning.plan_again(run, snapshot.database)
-        files = filestore.result()
+    files = linking.result()
     configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()
     snapshot.checksums = {
         "database": fingerprint,

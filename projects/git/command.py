@@ -19,6 +19,7 @@ from typing import IO, Self
 
 from django.conf import settings
 
+from ocore import waiting
 from ocore.redaction import redact
 
 from . import errors
@@ -196,16 +197,20 @@ class Git:
         """Collect both streams until they end; a deadline or a raising `log` leaves through the context's kill."""
         output, said = bytearray(), bytearray()
         lines = _Lines(lambda line: log(self.redact(line)) if log is not None else None)
-        end = time.monotonic() + self.deadlines.total
+        heard = time.monotonic()
+        end = heard + self.deadlines.total
         with selectors.DefaultSelector() as selector:
             for pipe in (process.stdout, process.stderr):
                 if pipe:
                     selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
-                wait = min(self.deadlines.silence, end - time.monotonic())
-                ready = selector.select(max(wait, 0))
-                if not ready or time.monotonic() > end:
-                    raise self._late(ended=time.monotonic() >= end)
+                waiting.pulse()
+                patience = min(heard + self.deadlines.silence, end) - time.monotonic()
+                ready = selector.select(max(0, min(patience, waiting.PULSE_SECONDS)))
+                now = time.monotonic()
+                if now >= end or (not ready and now >= heard + self.deadlines.silence):
+                    raise self._late(bytes(said), ended=now >= end)
+                heard = now if ready else heard
                 for key, _ in ready:
                     chunk = os.read(key.fd, 1 << 16)
                     if not chunk:
@@ -218,9 +223,12 @@ class Git:
         lines.close()
         return bytes(output), bytes(said)
 
-    def _late(self, *, ended: bool) -> errors.RepositoryUnreachable:
+    def _late(self, said: bytes, *, ended: bool) -> errors.RepositoryUnreachable:
         what = f"after {self.deadlines.total:.0f} s" if ended else f"after {self.deadlines.silence:.0f} s of silence"
-        return errors.RepositoryUnreachable(f"git was stopped {what}, working on {self.address.url}.")
+        return errors.RepositoryUnreachable(
+            f"git was stopped {what}, working on {self.address.url}.",
+            detail=self.redact(said.decode(errors="replace")).strip(),
+        )
 
 
 class DeadlineReader:
@@ -250,8 +258,12 @@ class DeadlineReader:
         return self._take(end + 1)[:-1]
 
     def _fill(self) -> None:
-        if not self._selector.select(max(0, min(self._silence, self._end - time.monotonic()))):
-            raise errors.MirrorUnusable("Reading our copy of the repository took too long and was stopped.")
+        waiting.pulse()
+        end = min(time.monotonic() + self._silence, self._end)
+        while not self._selector.select(max(0, min(end - time.monotonic(), waiting.PULSE_SECONDS))):
+            waiting.pulse()
+            if time.monotonic() >= end:
+                raise errors.MirrorUnusable("Reading our copy of the repository took too long and was stopped.")
         chunk = os.read(self._pipe.fileno(), 1 << 16)
         if not chunk:
             raise errors.StreamEnded("git's output ended too early.")

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ocore import waiting
+
 from . import errors
 from .address import Address
 from .command import DeadlineReader, Deadlines, Git, Log, Result
@@ -133,7 +135,7 @@ class Store:
                 if waited - told >= 5:
                     told = waited
                     log(f"Waiting for another fetch of this repository, {waited:.0f} s by now.")
-                time.sleep(0.05)
+                waiting.pause(0.05)
             else:
                 return
 

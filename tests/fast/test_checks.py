@@ -44,6 +44,8 @@ def test_the_defaults_pass():
         ("ocore.E015", {"OCORE_FILE_REPOSITORIES": ["/"]}),
         ("ocore.E016", {"OCORE_WORKERS": 0}),
         ("ocore.E017", {"OCORE_EDGE_HTTP_PORT": 70000}),
+        ("ocore.E018", {"OCORE_DEADLINES": {"build": (float("nan"), 60)}}),
+        ("ocore.E018", {"OCORE_DEADLINES": {"lunch": (60, 60)}}),
         ("ocore.W001", {"OCORE_BASE_URL": "http://ocore.example.com", "ALLOWED_HOSTS": [".example.com"]}),
     ],
 )

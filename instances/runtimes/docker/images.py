@@ -4,6 +4,7 @@ import builtins
 import contextlib
 import json
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -15,9 +16,9 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils.build import create_archive
 
 from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image, Log, RunFailed, ServerSpec, ServerUnreachable
-from instances.runtimes.docker import base_images
+from instances.runtimes.docker import base_images, leftovers
 from instances.runtimes.docker.client import NO_ANSWER, Engine, explanation
-from instances.runtimes.docker.ownership import IMAGE_LABEL, our_image
+from instances.runtimes.docker.ownership import IMAGE_LABEL, LAYER_LABEL, our_image
 from instances.runtimes.docker.streams import DeadlinePassed, cut_response, watched
 
 DETAIL_LINES = 60
@@ -77,7 +78,7 @@ class DockerImages:
         responses: builtins.list[requests.Response] = []
         api.hooks["response"].append(lambda response, *_, **__: responses.append(response))
 
-        archive = _archive(context, {**labels, IMAGE_LABEL: reference})
+        archive = _archive(context, {**labels, IMAGE_LABEL: reference}, labels[NAMESPACE_LABEL])
 
         def produce() -> Iterator[dict[str, Any]]:
             yield from api.build(
@@ -98,7 +99,7 @@ class DockerImages:
 
         events = watched(produce, cut, timeout=timeout, silence=silence, pulse=lambda _: log(""))
         try:
-            with archive, closing(events):  # type: ignore[type-var]
+            with leftovers.swept(self.engine, labels[NAMESPACE_LABEL]), archive, closing(events):  # type: ignore[type-var]
                 for event in events:
                     self._follow(reference, event, log, tail)
         except DeadlinePassed as error:
@@ -174,10 +175,14 @@ def _label_instruction(labels: Mapping[str, str]) -> str:
     return "LABEL " + " ".join(f"{quoted(key)}={quoted(value)}" for key, value in sorted(labels.items()))
 
 
-def _archive(context: Path, labels: Mapping[str, str]) -> IO[bytes]:
+def _archive(context: Path, labels: Mapping[str, str], namespace: str) -> IO[bytes]:
     """The folder as a tar file, the labels one instruction at the Dockerfile's end: given to the builder apart, each
-    would cost a step of its own, a tenth of a second."""
+    would cost a step of its own, a tenth of a second. Another at its beginning marks what the build leaves on its way,
+    the same for all builds, so that they share these layers."""
+    on_the_way = _label_instruction({NAMESPACE_LABEL: namespace, LAYER_LABEL: namespace})
     dockerfile = (context / "Dockerfile").read_text().rstrip("\n")
+    dockerfile = re.sub(r"^FROM .*$", lambda found: f"{found[0]}\n{on_the_way}", dockerfile, flags=re.MULTILINE)
+    labels = {**labels, LAYER_LABEL: ""}
     files = sorted(str(path.relative_to(context)) for path in context.rglob("*"))
     extra = [("Dockerfile", f"{dockerfile}\n{_label_instruction(labels)}\n")]
     archive = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's to close

@@ -9,7 +9,7 @@ from docker.errors import APIError, NotFound
 
 from instances.runtimes.base import NAMESPACE_LABEL
 from instances.runtimes.docker.base_images import BASE_LABEL
-from instances.runtimes.docker.ownership import our_container, our_image
+from instances.runtimes.docker.ownership import LAYER_LABEL, our_container, our_image
 
 
 @dataclass
@@ -33,7 +33,8 @@ def everything_of(client: docker.APIClient, namespace: str | None = None, *, bas
     found = Inventory()
     for container in client.containers(all=True, filters=filters):
         name = next((name.lstrip("/") for name in container["Names"] if name.count("/") == 1), "")
-        if our_container(name, container.get("Labels"), namespace):
+        of_a_build = container.get("Labels", {}).get(LAYER_LABEL)
+        if our_container(name, container.get("Labels"), namespace) or of_a_build:
             found.containers.append(name)
     for image in client.images(filters=filters):
         labels: dict[str, str] = image.get("Labels") or {}

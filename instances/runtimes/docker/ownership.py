@@ -12,6 +12,8 @@ CONTAINER_LABEL = "io.ocore.container"
 """A container's own name."""
 IMAGE_LABEL = "io.ocore.image"
 """An image's own reference."""
+LAYER_LABEL = "io.ocore.layer"
+"""On what a build leaves on its way, images and containers: the namespace. A finished image has it empty."""
 SPEC_LABEL = "io.ocore.spec"
 """A hash of the `ContainerSpec` that a container was made from."""
 

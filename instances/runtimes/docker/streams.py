@@ -9,10 +9,11 @@ from typing import Generic, TypeVar
 
 import requests
 
+from ocore import waiting
+from ocore.waiting import PULSE_SECONDS
+
 T = TypeVar("T")
 
-PULSE_SECONDS = 1.0
-"""Without news for so long, `pulse` is called: the reader may show that it lives, or raise to stop."""
 QUEUED = 1000
 
 
@@ -60,7 +61,8 @@ def watched(
 ) -> Iterator[T]:
     """The items of `produce`, read in a thread. Raises `DeadlinePassed` after `timeout` seconds in all, or `silence`
     seconds without an item (`first`, where given, for the first one). However it ends, `cut` is called, which must
-    end the reading. `pulse` gets the seconds of silence so far; what it raises ends it too.
+    end the reading. `pulse` gets the seconds of silence so far, about twice a second while it lasts; what it raises
+    ends it too, and so does what calls the waiting thread away (`ocore.waiting`).
 
     Close the iterator (`contextlib.closing`) so that `cut` is called at once when the consumer raises.
     """
@@ -69,6 +71,7 @@ def watched(
     patience = silence if first is None else first
     try:
         while True:
+            waiting.pulse()
             now = time.monotonic()
             if now - began >= timeout:
                 raise DeadlinePassed(f"took longer than {timeout:g} seconds")
