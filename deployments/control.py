@@ -19,6 +19,7 @@ from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
+from ocore.machine.processes import own_name
 from ocore.redaction import redact
 from projects.models import Environment
 
@@ -86,29 +87,31 @@ def _claimed(instance: Instance, what: str) -> Iterator[None]:
     with transaction.atomic():
         instance.environment = rows.select_for_update().select_related("server", "project").get()
         _require_possible(instance)
-        rows.update(busy_with=what[:200], busy_until=timezone.now() + CLAIM)
+        rows.update(busy_with=what[:200], busy_until=timezone.now() + CLAIM, busy_by=own_name())
     try:
         yield
     finally:
-        rows.update(busy_with="", busy_until=None)
+        rows.update(busy_with="", busy_until=None, busy_by="")
         services.enqueue_next(instance.environment_id)
 
 
 def heal() -> None:
     """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens."""
     over = timezone.now() - CLAIM
-    stuck = Instance.objects.filter(state=State.RESTARTING, state_since__lt=over)
-    for instance in stuck.select_related("environment__server", "environment__project"):
+    restarting = Instance.objects.filter(state=State.RESTARTING)
+    for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
         if environment.busy or services.underway(environment):
             continue
+        if not environment.busy_with and instance.state_since and instance.state_since > over:
+            continue  # its job has not begun yet
         try:
             doors.open(environment, runtime_for(environment.server), holder=_holder(instance))
             _record_truth(instance, "It was left in the middle of a restart.")
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
             continue
-        Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None)
+        Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None, busy_by="")
 
 
 def _record_truth(instance: Instance, problem: str) -> None:

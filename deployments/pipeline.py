@@ -66,10 +66,12 @@ def recover(pk: int) -> Deployment:
     """Finish what a dead worker left: complete it past the point of no return, take it back before. Raises `Busy`."""
     with Run(take_over(pk)) as held, _unless_lost(held):
         deployment = held.deployment
+        held.inherited = True
         logger.warning("%s is held by nobody; taking over", deployment)
         try:
             if deployment.switched_at:
                 held.runtime.prepare(logger.info)
+                _end_what_goes_on(held)
                 _perform(held, StepKind.COMPLETE)
             else:
                 _take_back(held, LOST)
@@ -214,6 +216,7 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
     pause = 1.0
     while True:
         try:
+            _end_what_goes_on(held)
             for step in touched:
                 if step.status != StepStatus.UNDONE:
                     stage.log(f"Taking back: {step.get_kind_display().lower()}")
@@ -230,6 +233,14 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
             _bring_server_back(stage)
         else:
             return None
+
+
+def _end_what_goes_on(held: Run) -> None:
+    """Whoever died may have left a statement or a helper's container at work: nothing is put back beside those."""
+    if held.inherited:
+        held.runtime.databases.end_work(held.environment.database)
+        held.runtime.filestores.end_work(held.environment.volume)
+        held.inherited = False
 
 
 def _bring_server_back(stage: Stage) -> None:

@@ -9,6 +9,8 @@ from deployments import control, queues
 from deployments.models import Deployment
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
+from instances import doors
+from ocore.machine.processes import is_dead
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ def reconcile() -> None:
     for pk in abandoned():
         queues.enqueue_recovery(pk)
     control.heal()
+    doors.heal()
     for pk in unremoved():
         queues.enqueue_removal(pk)
     handed_over = queues.waiting_deployments()
@@ -35,12 +38,10 @@ def unremoved() -> list[int]:
 
 
 def abandoned() -> list[int]:
-    """Underway without a heartbeat: their worker is gone."""
-    return list(
-        Deployment.objects.filter(status__in=UNDERWAY, heartbeat_at__lt=timezone.now() - STALE).values_list(
-            "pk", flat=True
-        )
-    )
+    """Underway though their worker is gone: it is known to be dead, or its heartbeat is old."""
+    stale = timezone.now() - STALE
+    underway = Deployment.objects.filter(status__in=UNDERWAY).values_list("pk", "heartbeat_at", "holder")
+    return [pk for pk, heartbeat, holder in underway if not heartbeat or heartbeat < stale or is_dead(holder)]
 
 
 def waiting() -> list[int]:

@@ -16,6 +16,7 @@ from django.utils import timezone
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
 from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
+from ocore.machine.processes import is_dead, own_name
 from projects.inheritance import resolve
 from projects.models import Environment, Server
 
@@ -77,7 +78,14 @@ def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], 
     try:
         runtime.edge.apply(routes(server))
     finally:
-        Server.objects.filter(pk=server.pk).update(reloading_until=None)
+        Server.objects.filter(pk=server.pk).update(reloading_until=None, reloading_by="")
+
+
+def heal() -> None:
+    """Nobody waits for a reload whose process died."""
+    for pk, until, by in Server.objects.exclude(reloading_until=None).values_list("pk", "reloading_until", "reloading_by"):
+        if is_dead(by) or until < timezone.now():
+            Server.objects.filter(pk=pk, reloading_until=until).update(reloading_until=None, reloading_by="")
 
 
 def _begin_reload(server: Server) -> bool:
@@ -88,8 +96,8 @@ def _begin_reload(server: Server) -> bool:
             row.reloading_until and row.reloading_until > now
         ):
             return False
-        row.reloading_until = now + timedelta(seconds=RELOAD_SECONDS)
-        row.save(update_fields=["reloading_until"])
+        row.reloading_until, row.reloading_by = now + timedelta(seconds=RELOAD_SECONDS), own_name()
+        row.save(update_fields=["reloading_until", "reloading_by"])
     return True
 
 

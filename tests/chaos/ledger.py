@@ -1,0 +1,38 @@
+"""A client that keeps writing through the edge, in a process of its own that nobody kills: each title that was answered
+with 201 becomes a line of the ledger, after the answer.
+
+argv: the edge's address, the environment's host, the ledger's path, writes per second.
+"""
+
+import http.client
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+address, host, path, rate = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
+lock = threading.Lock()
+waiting = threading.Semaphore(40)
+
+
+def write(title: str) -> None:
+    try:
+        connection = http.client.HTTPConnection(address, timeout=60)
+        connection.request("POST", "/chaos/post", json.dumps({"title": title}), {"Host": host})
+        if connection.getresponse().status == 201:
+            with lock, path.open("a") as ledger:
+                ledger.write(title + "\n")
+    except (OSError, http.client.HTTPException):
+        pass  # no answer is no promise
+    finally:
+        waiting.release()
+
+
+number = 0
+born = int(time.time() * 1000)
+while True:
+    time.sleep(1 / rate)
+    if waiting.acquire(blocking=False):
+        number += 1
+        threading.Thread(target=write, args=[f"{born}-{number}"], daemon=True).start()
