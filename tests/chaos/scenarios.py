@@ -13,8 +13,8 @@ from tests.chaos.world import CHAOS, World
 class Scenario:
     name: str
     request: Callable[[World], Deployment]
-    new: Callable[[World, str], str] = lambda world, old: f"19.0.1.0.{world.version}"
-    """The version that it would bring, given the one before."""
+    fresh: bool = False
+    """In an environment of its own, which has never been live."""
     cancel_at: str = ""
     """A point at which somebody cancels it."""
     dies_first: str = ""
@@ -48,7 +48,7 @@ def _unhealthy(world: World) -> Deployment:
 
 def _rollback_with_data(world: World) -> Deployment:
     """To a version that ran before, with the data of that instant; what was written since is kept in its snapshot."""
-    world.stop_writing()
+    world.stop_writing()  # a moment must be chosen: what is accepted after it is not in the snapshot
     kept = Snapshot.objects.filter(
         environment=world.environment, state=Snapshot.State.READY, of__status=Status.SUCCEEDED, of__live=False
     ).order_by("-pk")
@@ -68,6 +68,10 @@ SCENARIOS = {
         Scenario("recovery-after-clone", _update, dies_first="databases.clone#1:after"),
         Scenario("recovery-after-update", _update, dies_first="containers.run#2:after"),
         Scenario("recovery-of-rollback", _broken_update, dies_first="databases.put_back#1:after"),
+        Scenario("first", _update, fresh=True),
+        Scenario("recovery-of-first", _update, fresh=True, dies_first="databases.query#3:after"),
+        Scenario("rollback-with-data", _rollback_with_data),
+        Scenario("recovery-of-rollback-with-data", _rollback_with_data, dies_first="filestores.restore#1:during"),
         Scenario("recovery-of-complete", _update, dies_first="edge.open#1:before"),
     )
 }

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from deployments import services
@@ -61,24 +62,29 @@ def attempt(world: World, scenario: Scenario, crash: Crash, tally: Tally, say: S
 
 def _play(world: World, scenario: Scenario, crash: Crash | None, journal: object = None) -> bool:
     """Whether the crash point was reached."""
-    live = world.live
-    old = _version(live)
+    with world.elsewhere() if scenario.fresh else nullcontext():
+        return _play_here(world, scenario, crash, journal)
+
+
+def _play_here(world: World, scenario: Scenario, crash: Crash | None, journal: object) -> bool:
+    old = version_of(world.live)
     deployment = scenario.request(world)
     world.queues.take()  # it is run here
     what = {"crash": crash} if crash else {}
     if scenario.cancel_at:
         what["meanwhile"] = Meanwhile(scenario.cancel_at, lambda: _cancel(deployment.pk))  # type: ignore[assignment]
     if scenario.dies_first:
-        if not world.run("run_deployment", deployment.pk, crash=Crash(scenario.dies_first)).killed:
+        if not world.run("run_deployment", deployment.pk, crash=Crash(scenario.dies_first, 0.1)).killed:
             raise Broken(f"{scenario.dies_first} was not reached in {scenario.name}:\n{world.log_of(deployment)}")
         horse = world.run("recover_deployment", deployment.pk, journal=journal, **what)  # type: ignore[arg-type]
     else:
         horse = world.run("run_deployment", deployment.pk, journal=journal, **what)  # type: ignore[arg-type]
     world.queues.lose()  # Redis died with it
     world.settle()
-    new = scenario.new(world, old)
+    new = version_of(deployment.rollback_to) or f"19.0.1.0.{world.version}"
     if deployment.restores_id and Deployment.objects.get(pk=deployment.pk).status == Status.SUCCEEDED:
         _rebase(world, deployment)
+    world.start_writing()
     world.check(deployment, old, new)
     world.tidy()
     if crash:
@@ -86,7 +92,7 @@ def _play(world: World, scenario: Scenario, crash: Crash | None, journal: object
     return horse.killed
 
 
-def _version(deployment: Deployment | None) -> str:
+def version_of(deployment: Deployment | None) -> str:
     return str(deployment.addons["acme_notes"]["version"]) if deployment else ""
 
 
@@ -105,11 +111,11 @@ def _rebase(world: World, deployment: Deployment) -> None:
         raise Broken(f"{len(lost)} accepted writes are not in the snapshot before the rollback")
     restored = accepted & world.outside.notes(world.environment.database)
     world.ledger_path.write_text("".join(f"{title}\n" for title in restored))
-    
+
 
 def _next_push(world: World) -> None:
     """What must always be possible; from a good version, since the last push may have been a bad one."""
-    old = _version(world.live)
+    old = version_of(world.live)
     world.commit_update()
     deployment = world.deploy()
     if deployment.status != Status.SUCCEEDED:

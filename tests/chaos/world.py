@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import django_rq
 from django.conf import settings
 from django.db import connections
 
-from deployments import jobs, services
+from deployments import jobs, removal, services
 from deployments.models import Deployment, LogChunk, Snapshot
 from deployments.services import Who
 from deployments.states import ACTIVE, Status, Trigger
@@ -111,8 +111,7 @@ class World:
     version: int = 0
     slowest: float = 0.0
     _writer: "subprocess.Popen[bytes] | None" = None
-    _history: list[str] = field(default_factory=list)
-    """Versions whose migration is in the data."""
+    _away: bool = False
 
     # The developer
 
@@ -183,6 +182,25 @@ class World:
         deployment.refresh_from_db()
         return deployment
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """In a new environment, which goes afterwards."""
+        home = self.environment
+        number = Environment.objects.count() + Deployment.objects.count()
+        self.environment = Environment.objects.create(
+            project=home.project, server=home.server, name=f"New {number}", slug=f"new-{number}", branch="main"
+        )
+        self._away = True
+        try:
+            yield
+        finally:
+            pk = self.environment.pk
+            Deployment.objects.filter(environment=pk, status=Status.QUEUED).delete()
+            removal.request(self.environment, CHAOS)
+            self.queues.lose()
+            self.run("remove_environment", pk)
+            self.environment, self._away = home, False
+
     # The client
 
     @property
@@ -190,6 +208,9 @@ class World:
         return self.folder / f"{self.environment.key}.ledger"
 
     def start_writing(self, per_second: float = 8) -> None:
+        """Unless one writes; only where there is something to write to."""
+        if self._writer or self._away:
+            return
         argv = [sys.executable, str(Path(__file__).with_name("ledger.py")), f"127.0.0.1:{self.outside.edge_port}"]
         argv += [self.environment.hostname, str(self.ledger_path), str(per_second)]
         self._writer = subprocess.Popen(argv)
