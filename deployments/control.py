@@ -112,6 +112,16 @@ def heal() -> None:
             logger.warning("%s could not be looked at: %s", instance, error)
             continue
         Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None, busy_by="")
+    _forget_dead_claims()
+
+
+def _forget_dead_claims() -> None:
+    """Of one that died after its work was done: nothing is to be healed, only to be handed on."""
+    for environment in Environment.objects.exclude(busy_with="").exclude(instances__state=State.RESTARTING):
+        if not environment.busy:
+            rows = Environment.objects.filter(pk=environment.pk, busy_until=environment.busy_until)
+            rows.update(busy_with="", busy_until=None, busy_by="")
+            services.enqueue_next(environment.pk)
 
 
 def _record_truth(instance: Instance, problem: str) -> None:

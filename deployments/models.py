@@ -111,7 +111,7 @@ class Deployment(models.Model):
     token = models.PositiveIntegerField(default=0)
     """Fencing: raised by whoever takes the deployment over; an older holder's writes miss."""
     holder = models.CharField(max_length=200, blank=True)
-    """The process that works at it (`processes.own_name`): once it is dead nobody waits for its heartbeat to get old."""
+    """The process that works at it (`processes.own_name`): once it is dead, nobody waits for its heartbeat to age."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)

@@ -22,7 +22,9 @@ from deployments.services import THEN_FAILED
 from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
 from deployments.steps.base import Nothing
+from instances import templates
 from instances.models import Door, Instance
+from instances.runtimes import runtime_for
 from ocore.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -77,7 +79,17 @@ def recover(pk: int) -> Deployment:
                 _take_back(held, LOST)
         except ExpectedError as error:
             _settle(held, error)
+        _tidy_after_the_dead(held)
     return _reload(held)
+
+
+def _tidy_after_the_dead(held: Run) -> None:
+    """What it has left beside its steps; what can't be removed now is in nobody's way."""
+    build.forget(held.deployment.pk)
+    try:
+        templates.forget_drafts(runtime_for(held.environment.server), logger.info)
+    except ExpectedError as error:
+        logger.warning("What was left of a template could not be removed: %s", error)
 
 
 @contextmanager

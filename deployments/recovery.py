@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from deployments import control, queues
-from deployments.models import Deployment
+from deployments.models import Deployment, Snapshot
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
 from instances import doors
@@ -15,6 +15,8 @@ from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 REMOVAL = timedelta(minutes=15)
+DUMP = timedelta(minutes=15)
+"""After which the job is taken for lost; one that was only slow finds the dump made."""
 
 
 def reconcile() -> None:
@@ -23,12 +25,22 @@ def reconcile() -> None:
         queues.enqueue_recovery(pk)
     control.heal()
     doors.heal()
+    for pk in undumped():
+        queues.enqueue_dump(pk)
     for pk in unremoved():
         queues.enqueue_removal(pk)
     handed_over = queues.waiting_deployments()
     for pk in waiting():
         if pk not in handed_over:
             queues.enqueue_deployment(pk)
+
+
+def undumped() -> list[int]:
+    """Deployments whose snapshot has been there for a while without a dump and without a reason on record."""
+    over = timezone.now() - DUMP
+    waiting = Snapshot.objects.filter(state=Snapshot.State.READY, dump_path="", dump_problem="")
+    lost = waiting.filter(deployment__status=Status.SUCCEEDED, deployment__finished_at__range=(over - DUMP, over))
+    return list(lost.values_list("deployment", flat=True))
 
 
 def unremoved() -> list[int]:

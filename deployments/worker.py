@@ -37,7 +37,7 @@ class Worker(RQWorker):
     def setup_work_horse_signals(self) -> None:
         """The horse ends with its worker: nobody could stop it any more, or would hear that it died."""
         super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
-        die_with_parent(self.pid)
+        die_with_parent(self.pid or 0)
 
 
 def abandon(deployment: int) -> None:

@@ -294,7 +294,8 @@ class PostgresCluster:
         timeout: float = QUICK,
     ) -> Rows:
         checked = {key: _checked(name) for key, name in (names or {}).items()}
-        mine = {"PGAPPNAME": _work(checked[key]) for key in ("target", "role") if key in checked}
+        subject = checked.get("target") or checked.get("role")
+        mine = {"PGAPPNAME": _work(subject)} if subject else {}
         return _parse(self._psql(what, script, checked, mine | dict(environment or {}), timeout))
 
     def _psql(

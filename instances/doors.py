@@ -83,9 +83,11 @@ def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], 
 
 def heal() -> None:
     """Nobody waits for a reload whose process died."""
-    for pk, until, by in Server.objects.exclude(reloading_until=None).values_list("pk", "reloading_until", "reloading_by"):
-        if is_dead(by) or until < timezone.now():
-            Server.objects.filter(pk=pk, reloading_until=until).update(reloading_until=None, reloading_by="")
+    for server in Server.objects.exclude(reloading_until=None):
+        until = server.reloading_until
+        if is_dead(server.reloading_by) or (until and until < timezone.now()):
+            rows = Server.objects.filter(pk=server.pk, reloading_until=until)
+            rows.update(reloading_until=None, reloading_by="")
 
 
 def _begin_reload(server: Server) -> bool:

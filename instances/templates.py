@@ -1,5 +1,6 @@
 """An initialised database per Odoo image: only the very first environment on a server waits for Odoo's 20 seconds."""
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from ocore.locks import file_lock
 
 INIT_SECONDS = 900.0
 INIT_SILENCE_SECONDS = 300.0
+PREFIX, DRAFT = "ocore_base_", "_draft"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
     runtime.images.ensure_base(image, log)
     name = name_for(runtime, image)
     template = Template(database=name, owner=name)
-    with file_lock(Path(settings.STATE_DIR) / "locks" / f"{name}.lock"):
+    with file_lock(_lock(name)):
         check()
         if runtime.databases.exists(name):
             return template
@@ -47,9 +49,35 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
     return template
 
 
+def forget_drafts(runtime: Runtime, log: Log) -> None:
+    """Away with what a worker that died while it initialised a database has left; what somebody is at stays."""
+    drafts = [name for name in runtime.databases.list() if name.startswith(PREFIX) and name.endswith(DRAFT)]
+    for name in (draft.removesuffix(DRAFT) for draft in drafts):
+        with contextlib.suppress(_AtWork), file_lock(_lock(name), _not_now):
+            log(f"Removing {name}{DRAFT}, which nobody finishes any more.")
+            runtime.containers.remove(_container(name))
+            runtime.databases.drop(f"{name}{DRAFT}")
+
+
+class _AtWork(Exception):
+    """Somebody initialises it just now."""
+
+
+def _not_now() -> None:
+    raise _AtWork
+
+
+def _container(name: str) -> str:
+    return f"{settings.OCORE_NAMESPACE}-{name.replace('_', '-')}"
+
+
+def _lock(name: str) -> Path:
+    return Path(settings.STATE_DIR) / "locks" / f"{name}.lock"
+
+
 def name_for(runtime: Runtime, image: str) -> str:
     """Of the template's database. Raises `ImageMissing` when the server doesn't have the image."""
-    return f"ocore_base_{hashlib.sha256(image_id(runtime, image).encode()).hexdigest()[:12]}"
+    return f"{PREFIX}{hashlib.sha256(image_id(runtime, image).encode()).hexdigest()[:12]}"
 
 
 def image_id(runtime: Runtime, image: str) -> str:
@@ -62,7 +90,7 @@ def image_id(runtime: Runtime, image: str) -> str:
 
 def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log) -> None:
     """Under another name first: a half-made template must never be taken for a whole one."""
-    draft, password = f"{name}_draft", secrets.token_urlsafe(32)
+    draft, password = f"{name}{DRAFT}", secrets.token_urlsafe(32)
     runtime.databases.drop(draft)
     runtime.databases.drop_role(name)
     runtime.databases.create_role(name, password)
@@ -83,7 +111,7 @@ def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log)
         )
     )
     spec = ContainerSpec(
-        name=f"{settings.OCORE_NAMESPACE}-{name.replace('_', '-')}",
+        name=_container(name),
         image=image,
         command=tuple(commands.then_files_into_database(commands.initialise(series(version)))),
         entrypoint=(),

@@ -189,6 +189,11 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str, packages: 
     return f"Built {reference}"
 
 
+def forget(deployment: int) -> None:
+    """Away with what a worker that died has left of its build on this machine."""
+    shutil.rmtree(Path(settings.STATE_DIR) / "builds" / str(deployment), ignore_errors=True)
+
+
 def _clear(builds: Path, keep: int) -> None:
     """Away with what a worker that was killed has left there."""
     underway = Deployment.objects.filter(status__in=UNDERWAY).values_list("pk", flat=True)

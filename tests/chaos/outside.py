@@ -31,7 +31,7 @@ class Outside:
         self.api.trust_env = False
 
     def look(self, host: str, path: str = "/chaos/state", timeout: float = 5) -> Seen:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.edge_port}{path}", headers={"Host": host})  # noqa: S310
+        request = urllib.request.Request(f"http://127.0.0.1:{self.edge_port}{path}", headers={"Host": host})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
                 facts = json.load(answer)

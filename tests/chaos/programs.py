@@ -125,8 +125,17 @@ class Portal:
         sha = self.world.remote.sha("main")
         commit = {"id": sha, "message": "chaos", "author": {"name": "chaos"}}
         body = json.dumps(
-            {"ref": "refs/heads/main", "before": "1" * 40, "after": sha, "created": False, "deleted": False,
-             "forced": False, "head_commit": commit, "commits": [commit], "pusher": {"name": "chaos"}}
+            {
+                "ref": "refs/heads/main",
+                "before": "1" * 40,
+                "after": sha,
+                "created": False,
+                "deleted": False,
+                "forced": False,
+                "head_commit": commit,
+                "commits": [commit],
+                "pusher": {"name": "chaos"},
+            }
         ).encode()
         signature = hmac.new(project.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
         headers = {

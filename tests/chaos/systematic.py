@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 from deployments import services
@@ -51,8 +51,10 @@ def attempt(world: World, scenario: Scenario, crash: Crash, tally: Tally, say: S
     try:
         reached = _play(world, scenario, crash)
         tally.unreached += not reached
-        say(f"{tally.runs:4} {scenario.name} {crash.point} {'' if reached else '(not reached) '}"
-            f"{time.monotonic() - began:.1f} s")
+        say(
+            f"{tally.runs:4} {scenario.name} {crash.point} {'' if reached else '(not reached) '}"
+            f"{time.monotonic() - began:.1f} s"
+        )
     except Broken as error:
         line = f'make chaos ONLY="{scenario.name} {crash.point}" SEED={seed}'
         tally.failures.append(f"{scenario.name} {crash.point}:\n{error}\n    {line}")
@@ -97,10 +99,8 @@ def version_of(deployment: Deployment | None) -> str:
 
 
 def _cancel(pk: int) -> None:
-    try:
+    with suppress(services.NotPossible):
         services.cancel(Deployment.objects.get(pk=pk), CHAOS)
-    except services.NotPossible:
-        pass
 
 
 def _rebase(world: World, deployment: Deployment) -> None:

@@ -1,5 +1,5 @@
-"""A server, a project and its environment on real Docker, PostgreSQL, Caddy and git; jobs that run in processes of their
-own which may be killed; and the check of everything that must hold afterwards."""
+"""A server, a project and its environment on real Docker, PostgreSQL, Caddy and git; jobs that run in processes of
+their own which may be killed; and the check of everything that must hold afterwards."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from instances.runtimes.base import NAMESPACE_LABEL, ServerSpec
 from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.images import DockerImages
 from projects.models import Environment, Project, Server
-from tests.chaos.crashing import Crash, Points
+from tests.chaos.crashing import Points
 from tests.chaos.outside import Outside, ledger, missing
 from tests.git_remote import GitRemote
 
@@ -268,12 +268,12 @@ class World:
         paths = outside.files(environment.volume)
         own = f"filestore/{environment.database}/"
         files = {Path(name).name for name in paths if name.startswith(own)}
-        lost = [title for title in accepted if hashlib.sha1(title.encode()).hexdigest() not in files]
+        lost = [title for title in accepted if _stored(title) not in files]
         hold(not lost, f"{len(lost)} of {len(accepted)} accepted files are missing, such as {lost[:3]}")
         migrated = outside.migrations(environment.database)
         hold(migrated and migrated[-1] == version, f"the data went through {migrated[-3:]}, not to {version}")
         hold(len(set(migrated)) == len(migrated), f"an update was done twice: {migrated[-3:]}")
-        there = {v for v in self._versions() if hashlib.sha1(f"migration {v}".encode()).hexdigest() in files}
+        there = {v for v in self._versions() if _stored(f"migration {v}") in files}
         hold(there == set(migrated), f"the filestore is of {sorted(there)[-3:]}, the data of {migrated[-3:]}")
         kept = set(Snapshot.objects.filter(state=Snapshot.State.READY).values_list("label", flat=True))
         found = {name.removeprefix("snapshots/") for name in paths if re.fullmatch("snapshots/[^/]+", name)}
@@ -343,6 +343,11 @@ def made(folder: Path, namespace: str, edge_port: int) -> Iterator[World]:
     finally:
         world.stop_writing()
         django_rq.get_queue = before
+
+
+def _stored(content: str) -> str:
+    """The name under which a filestore has it."""
+    return hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest()
 
 
 def stopped(pid: int, seconds: float = 30) -> bool:
