@@ -1,7 +1,7 @@
 """A client that keeps writing through the edge, in a process of its own that nobody kills: each title that was answered
 with 201 becomes a line of the ledger, after the answer.
 
-argv: the edge's address, the environment's host, the ledger's path, writes per second.
+argv: the edge's address, the environment's host, the path that takes writes, the ledger's path, writes per second.
 """
 
 import http.client
@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-address, host, path, rate = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
+address, host, path_of_writes, path, rate = *sys.argv[1:4], Path(sys.argv[4]), float(sys.argv[5])
 lock = threading.Lock()
 waiting = threading.Semaphore(40)
 
@@ -19,7 +19,7 @@ waiting = threading.Semaphore(40)
 def write(title: str) -> None:
     try:
         connection = http.client.HTTPConnection(address, timeout=60)
-        connection.request("POST", "/chaos/post", json.dumps({"title": title}), {"Host": host})
+        connection.request("POST", path_of_writes, json.dumps({"title": title}), {"Host": host})
         if connection.getresponse().status == 201:
             with lock, path.open("a") as ledger:
                 ledger.write(title + "\n")

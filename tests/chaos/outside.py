@@ -1,6 +1,7 @@
 """What is true of an environment, seen from outside: by Docker, psql, the edge and the writer's ledger. None of oCore's
 rows is asked here, except for the names of what it says it keeps."""
 
+import ast
 import json
 import time
 import urllib.error
@@ -12,6 +13,8 @@ from pathlib import Path
 import docker
 
 from instances.runtimes.base import NAMESPACE_LABEL
+
+LOGIN = "/web/login"
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,16 @@ class Outside:
         request = urllib.request.Request(f"http://127.0.0.1:{self.edge_port}{path}", headers={"Host": host})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+                if path == LOGIN:
+                    return Seen() if b"oe_login_form" in answer.read() else Seen(problem="no login form")
                 facts = json.load(answer)
         except (urllib.error.URLError, OSError, ValueError) as error:
             return Seen(problem=str(error))
         return Seen(facts["code"], facts["data"])
 
-    def wait_for(self, host: str, seconds: float) -> Seen:
+    def wait_for(self, host: str, seconds: float, path: str = "/chaos/state") -> Seen:
         deadline = time.monotonic() + seconds
-        while (seen := self.look(host)).problem and time.monotonic() < deadline:
+        while (seen := self.look(host, path)).problem and time.monotonic() < deadline:
             time.sleep(0.1)
         return seen
 
@@ -96,6 +101,12 @@ class Outside:
         finally:
             self.api.remove_container(made, force=True)
         return [line.removeprefix("/data/") for line in said.splitlines()]
+
+    def manifest(self, container: str) -> str:
+        """The version in the manifest of the addon that a container has."""
+        path = "/opt/ocore/addons/acme_notes/__manifest__.py"
+        identity = self.api.exec_create(container, ["cat", path])["Id"]
+        return str(ast.literal_eval(self.api.exec_start(identity).decode())["version"])
 
     def door_is_open(self, key: str) -> bool:
         identity = self.api.exec_create(f"{self.namespace}-edge", ["test", "-e", f"/data/doors/{key}"])["Id"]

@@ -36,7 +36,7 @@ def attempt(portal: Portal, seed: int, tally: Tally, say: Say) -> None:
         ended = deployment.status
         _next_push(portal)
     except Broken as error:
-        line = f"make chaos RANDOM=1 SEED={seed}"
+        line = f"make chaos RANDOM=1 N=1 SEED={seed}"
         tally.failures.append(f"seed {seed}: {what}:\n{error}\n    {line}")
         say(f"{tally.runs:4} BROKEN {tally.failures[-1]}")
         return

@@ -31,9 +31,10 @@ from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.images import DockerImages
 from projects.models import Environment, Project, Server
 from tests.chaos.crashing import Points
-from tests.chaos.outside import Outside, ledger, missing
+from tests.chaos.outside import LOGIN, Outside, Seen, ledger, missing
 from tests.git_remote import GitRemote
 
+ADDON = Path(settings.BASE_DIR) / "deployments" / "demo" / "addon" / "acme_notes"
 STAND_IN = Path(__file__).parent / "stand_in"
 STAND_IN_IMAGE = "odoo:{version}"
 """In the namespace's own repository."""
@@ -111,11 +112,20 @@ class World:
     version: int = 0
     slowest: float = 0.0
     _writer: "subprocess.Popen[bytes] | None" = None
+    real: bool = False
+    """Odoo itself instead of the stand-in."""
     _away: bool = False
 
     # The developer
 
     def files(self, **manifest: Any) -> dict[str, str]:
+        if self.real:
+            version = f"19.0.1.0.{self.version}"
+            texts = [path for path in ADDON.rglob("*") if path.suffix in {".py", ".xml", ".csv"}]
+            return {
+                f"acme_notes/{path.relative_to(ADDON)}": path.read_text().replace("19.0.1.0.0", version)
+                for path in texts
+            }
         facts = {"name": "Notes", "version": f"19.0.1.0.{self.version}", "depends": ["base"]} | manifest
         return {"acme_notes/__manifest__.py": repr(facts), "acme_notes/__init__.py": ""}
 
@@ -212,7 +222,12 @@ class World:
         if self._writer or self._away:
             return
         argv = [sys.executable, str(Path(__file__).with_name("ledger.py")), f"127.0.0.1:{self.outside.edge_port}"]
-        argv += [self.environment.hostname, str(self.ledger_path), str(per_second)]
+        argv += [
+            self.environment.hostname,
+            "/acme_notes/post" if self.real else "/chaos/post",
+            str(self.ledger_path),
+            str(per_second),
+        ]
         self._writer = subprocess.Popen(argv)
 
     def stop_writing(self) -> None:
@@ -255,7 +270,7 @@ class World:
 
     def _check_service(self, hold: Callable[[object, str], None], version: str) -> None:
         environment, outside = self.environment, self.outside
-        seen = outside.wait_for(environment.hostname, SEEN_SECONDS)
+        seen = self._look()
         hold(outside.door_is_open(environment.key), "its door is closed")
         hold(not seen.problem, f"the edge does not serve it: {seen.problem}")
         hold(
@@ -265,6 +280,20 @@ class World:
         accepted = ledger(self.ledger_path)
         lost = missing(accepted, outside.notes(environment.database))
         hold(not lost, f"{len(lost)} of {len(accepted)} accepted writes are missing, such as {lost[:3]}")
+        if not self.real:
+            self._check_files(hold, accepted, version)
+
+    def _look(self) -> Seen:
+        host, database = self.environment.hostname, self.environment.database
+        if not self.real:
+            return self.outside.wait_for(host, SEEN_SECONDS)
+        seen = self.outside.wait_for(host, SEEN_SECONDS, LOGIN)
+        (container,) = self.environment.instances.values_list("container", flat=True)
+        (data,) = self.outside.psql(database, "SELECT latest_version FROM ir_module_module WHERE name = 'acme_notes'")
+        return Seen(self.outside.manifest(container), data, seen.problem)
+
+    def _check_files(self, hold: Callable[[object, str], None], accepted: list[str], version: str) -> None:
+        environment, outside = self.environment, self.outside
         paths = outside.files(environment.volume)
         own = f"filestore/{environment.database}/"
         files = {Path(name).name for name in paths if name.startswith(own)}
@@ -321,17 +350,20 @@ class World:
 
 
 @contextmanager
-def made(folder: Path, namespace: str, edge_port: int) -> Iterator[World]:
+def made(folder: Path, namespace: str, edge_port: int, *, real: bool = False) -> Iterator[World]:
     """A world with a live first version and a client who writes."""
-    build_stand_in(namespace)
+    if not real:
+        build_stand_in(namespace)
     remote = GitRemote(folder / "git" / "acme")
     server = Server.objects.create(name="This machine", slug="here", edge_port=edge_port)
-    project = Project.objects.create(name="Acme", slug="acme", repository_url=remote.url, health_deadline=10)
+    project = Project.objects.create(
+        name="Acme", slug="acme", repository_url=remote.url, health_deadline=60 if real else 10
+    )
     environment = Environment.objects.create(
         project=project, server=server, name="Production", slug="production", kind="production", branch="main"
     )
     queues = FileQueues(folder / "queue.jsonl")
-    world = World(folder, remote, Outside(namespace, edge_port), environment, queues)
+    world = World(folder, remote, Outside(namespace, edge_port), environment, queues, real=real)
     before, django_rq.get_queue = django_rq.get_queue, queues.get_queue
     try:
         world.commit_update()
