@@ -17,6 +17,10 @@ from instances.runtimes.base import NAMESPACE_LABEL
 LOGIN = "/web/login"
 
 
+class Broken(AssertionError):
+    """Something that must always hold doesn't."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a client and the engine's own tools see."""
@@ -55,7 +59,7 @@ class Outside:
         identity = self.api.exec_create(f"{self.namespace}-postgres", argv)["Id"]
         said = self.api.exec_start(identity).decode()
         if self.api.exec_inspect(identity)["ExitCode"]:
-            raise AssertionError(f"psql on {database}: {said}")
+            raise Broken(f"psql on {database}: {said}")
         return said.splitlines()
 
     def databases(self) -> set[str]:

@@ -23,7 +23,8 @@ from django.db import connection
 from ocore.machine import programs
 from ocore.machine.processes import Process, family, send
 from projects.models import Project
-from tests.chaos.world import Broken, World
+from tests.chaos.outside import Broken
+from tests.chaos.world import World
 
 WEB_PORT = 18091
 VICTIMS = ("horse", "horse", "horse", "worker", "worker", "web", "clock", "chores", "redis", "postgres", "edge", "all")

@@ -5,9 +5,10 @@ import time
 
 from deployments.models import Deployment
 from deployments.states import ACTIVE, Status
+from tests.chaos.outside import Broken
 from tests.chaos.programs import Portal, some_victims
 from tests.chaos.systematic import Say, Tally, version_of
-from tests.chaos.world import BACK_SECONDS, Broken
+from tests.chaos.world import BACK_SECONDS, SEEN_SECONDS
 
 KINDS = ("update", "update", "code-only", "broken")
 
@@ -32,7 +33,7 @@ def attempt(portal: Portal, seed: int, tally: Tally, say: Say) -> None:
         portal.start()
         took = _until_all_ended(portal)
         deployment = Deployment.objects.filter(environment=world.environment).latest()
-        world.check(deployment, old, f"19.0.1.0.{world.version}")
+        _check(portal, deployment, old, BACK_SECONDS - took)
         ended = deployment.status
         _next_push(portal)
     except Broken as error:
@@ -70,5 +71,19 @@ def _next_push(portal: Portal) -> None:
     deployment = Deployment.objects.filter(environment=world.environment).latest()
     if deployment.status != Status.SUCCEEDED:
         raise Broken(f"the next push did not go live: {deployment.status} {deployment.error} {deployment.detail}")
-    world.check(deployment, old, f"19.0.1.0.{world.version}")
+    _check(portal, deployment, old, SEEN_SECONDS)
     world.tidy()
+
+
+def _check(portal: Portal, deployment: Deployment, old: str, seconds: float) -> None:
+    """What is to hold may come to hold within that time: PostgreSQL may be starting, a worker tidying up."""
+    deadline = time.monotonic() + max(seconds, SEEN_SECONDS)
+    while True:
+        try:
+            portal.world.check(deployment, old, f"19.0.1.0.{portal.world.version}")
+        except Broken:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return

@@ -10,9 +10,9 @@ from deployments import services
 from deployments.models import Deployment, Snapshot
 from deployments.states import Status
 from tests.chaos.crashing import Crash, Meanwhile, recorded
-from tests.chaos.outside import ledger
+from tests.chaos.outside import Broken, ledger
 from tests.chaos.scenarios import SCENARIOS, Scenario
-from tests.chaos.world import CHAOS, Broken, World
+from tests.chaos.world import CHAOS, World
 
 Say = Callable[[str], None]
 

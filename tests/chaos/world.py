@@ -31,7 +31,7 @@ from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.images import DockerImages
 from projects.models import Environment, Project, Server
 from tests.chaos.crashing import Points
-from tests.chaos.outside import LOGIN, Outside, Seen, ledger, missing
+from tests.chaos.outside import LOGIN, Broken, Outside, Seen, ledger, missing
 from tests.git_remote import GitRemote
 
 ADDON = Path(settings.BASE_DIR) / "deployments" / "demo" / "addon" / "acme_notes"
@@ -42,10 +42,6 @@ BACK_SECONDS = 60.0
 """So long after things are back everything has found its end."""
 SEEN_SECONDS = 5.0
 CHAOS = Who("chaos")
-
-
-class Broken(AssertionError):
-    """Something that must always hold doesn't."""
 
 
 def build_stand_in(namespace: str) -> None:
