@@ -37,7 +37,7 @@ class Outside:
         self.api = docker.APIClient(timeout=60)
         self.api.trust_env = False
 
-    def look(self, host: str, path: str = "/chaos/state", timeout: float = 5) -> Seen:
+    def look(self, host: str, path: str = "/chaos/state", timeout: float = 15) -> Seen:
         request = urllib.request.Request(f"http://127.0.0.1:{self.edge_port}{path}", headers={"Host": host})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310

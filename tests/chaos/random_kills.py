@@ -8,7 +8,7 @@ from deployments.states import ACTIVE, Status
 from tests.chaos.outside import Broken
 from tests.chaos.programs import Portal, some_victims
 from tests.chaos.systematic import Say, Tally, version_of
-from tests.chaos.world import BACK_SECONDS, SEEN_SECONDS
+from tests.chaos.world import DEPLOY_SECONDS, SEEN_SECONDS, back_seconds
 
 KINDS = ("update", "update", "code-only", "broken")
 
@@ -31,9 +31,9 @@ def attempt(portal: Portal, seed: int, tally: Tally, say: Say) -> None:
             portal.kill(victim)
         time.sleep(0.5)
         portal.start()
-        took = _until_all_ended(portal)
+        took = _until_all_ended(portal, back_seconds())
         deployment = Deployment.objects.filter(environment=world.environment).latest()
-        _check(portal, deployment, old, BACK_SECONDS - took)
+        _check(portal, deployment, old, back_seconds() - took)
         ended = deployment.status
         _next_push(portal)
     except Broken as error:
@@ -51,7 +51,7 @@ def _commit(portal: Portal, kind: str) -> None:
         portal.world.commit_update(**({"fail_update": True} if kind == "broken" else {}))
 
 
-def _until_all_ended(portal: Portal, seconds: float = BACK_SECONDS) -> float:
+def _until_all_ended(portal: Portal, seconds: float) -> float:
     began = time.monotonic()
     while active := list(Deployment.objects.filter(status__in=ACTIVE)):
         if time.monotonic() - began > seconds:
@@ -67,7 +67,7 @@ def _next_push(portal: Portal) -> None:
     old = version_of(world.live)
     world.commit_update()
     portal.announce()
-    _until_all_ended(portal)
+    _until_all_ended(portal, DEPLOY_SECONDS)
     deployment = Deployment.objects.filter(environment=world.environment).latest()
     if deployment.status != Status.SUCCEEDED:
         raise Broken(f"the next push did not go live: {deployment.status} {deployment.error} {deployment.detail}")

@@ -40,8 +40,15 @@ STAND_IN_IMAGE = "odoo:{version}"
 """In the namespace's own repository."""
 BACK_SECONDS = 60.0
 """So long after things are back everything has found its end."""
-SEEN_SECONDS = 5.0
+SEEN_SECONDS = 20.0
+"""For what was held at the door, too, before what is asked afterwards."""
+DEPLOY_SECONDS = 300.0
 CHAOS = Who("chaos")
+
+
+def back_seconds() -> float:
+    """`BACK_SECONDS`, longer by as much as this machine is busy with other things."""
+    return BACK_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def build_stand_in(namespace: str) -> None:
@@ -163,9 +170,10 @@ class World:
     def run(self, job: str, *arguments: Any, **what: Any) -> Horse:
         return self.start(job, *arguments, **what).wait()
 
-    def settle(self, seconds: float = BACK_SECONDS) -> float:
+    def settle(self, seconds: float | None = None) -> float:
         """Be the clock and the workers until every deployment has ended and nothing is left to do; how long it took."""
         began = time.monotonic()
+        seconds = seconds or back_seconds()
         while True:
             self.run("reconcile")
             work = self.queues.take()
@@ -184,7 +192,7 @@ class World:
 
     def deploy(self) -> Deployment:
         deployment = self.push()
-        self.settle()
+        self.settle(DEPLOY_SECONDS)
         deployment.refresh_from_db()
         return deployment
 
