@@ -1,7 +1,6 @@
 """Whatever dies, at whatever instant: everything comes to its true end, and nothing is lost or left over."""
 
 import os
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -33,7 +32,9 @@ SEED = int(os.environ.get("OCORE_CHAOS_SEED") or 1)
 COUNT = int(os.environ.get("OCORE_CHAOS_N") or 0)
 """Runs of each kind; 0: what fits into `make test`."""
 ONLY = os.environ.get("OCORE_CHAOS_ONLY", "")
-IN_MAKE_TEST = {"crash points": 12, "random": 3}
+IN_MAKE_TEST = {"crash points": 9, "random": 2}
+SCENARIOS_IN_MAKE_TEST = ("update", "broken-update", "recovery-after-update")
+"""Recording all of them takes longer than `make test` may."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,8 +75,8 @@ def test_whoever_dies_at_a_crash_point_is_followed_by_one_who_finishes_it(world:
     tally = Tally()
     name, _, point = ONLY.partition(" ")
     wanted = [SCENARIOS[name]] if name else SCENARIOS.values()
-    if not COUNT and not name:  # recording all of them takes longer than make test may
-        wanted = random.Random(SEED).sample(list(wanted), 5)
+    if not COUNT and not name:
+        wanted = [SCENARIOS[one] for one in SCENARIOS_IN_MAKE_TEST]
     points = {}
     for scenario in wanted:
         points[scenario.name] = points_of(world, scenario)
@@ -92,8 +93,6 @@ def test_whoever_dies_at_a_crash_point_is_followed_by_one_who_finishes_it(world:
     [
         ("here", "databases.clone#1:before"),
         ("here", "databases.put_back#1:before"),
-        ("here", "edge.open#1:before"),
-        ("elsewhere", "databases.clone#1:during"),
         ("elsewhere", "containers.run#2:during"),
         ("elsewhere", "edge.open#1:after"),
     ],
