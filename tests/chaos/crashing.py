@@ -53,13 +53,14 @@ class Crash:
     """How long the verb took when it was recorded, for `during`."""
     signal: int = signal.SIGKILL
 
-    @property
-    def key(self) -> str:
-        return self.point.rpartition(":")[0]
+    @classmethod
+    def read(cls, text: str) -> "Crash":
+        """From what `str` wrote."""
+        point, _, seconds = text.partition("@")
+        return cls(point, float(seconds or 0))
 
-    @property
-    def place(self) -> str:
-        return self.point.rpartition(":")[2]
+    def __str__(self) -> str:
+        return f"{self.point}@{self.seconds}" if self.seconds else self.point
 
 
 @dataclass(frozen=True)

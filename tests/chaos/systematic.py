@@ -52,12 +52,12 @@ def attempt(world: World, scenario: Scenario, crash: Crash, tally: Tally, say: S
         reached = _play(world, scenario, crash)
         tally.unreached += not reached
         say(
-            f"{tally.runs:4} {scenario.name} {crash.point} {'' if reached else '(not reached) '}"
+            f"{tally.runs:4} {scenario.name} {crash} {'' if reached else '(not reached) '}"
             f"{time.monotonic() - began:.1f} s"
         )
     except Broken as error:
-        line = f'make chaos ONLY="{scenario.name} {crash.point}" SEED={seed}'
-        tally.failures.append(f"{scenario.name} {crash.point}:\n{error}\n    {line}")
+        line = f'make chaos ONLY="{scenario.name} {crash}" SEED={seed}'
+        tally.failures.append(f"{scenario.name} {crash}:\n{error}\n    {line}")
         say(f"{tally.runs:4} BROKEN {tally.failures[-1]}")
         _mend(world)
 
