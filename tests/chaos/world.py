@@ -299,8 +299,8 @@ class World:
     def _check_files(self, hold: Callable[[object, str], None], accepted: list[str], version: str) -> None:
         environment, outside = self.environment, self.outside
         paths = outside.files(environment.volume)
-        own = f"filestore/{environment.database}/"
-        files = {Path(name).name for name in paths if name.startswith(own)}
+        folder = f"filestore/{environment.database}/"
+        files = {Path(name).name for name in paths if name.startswith(folder)}
         lost = [title for title in accepted if _stored(title) not in files]
         hold(not lost, f"{len(lost)} of {len(accepted)} accepted files are missing, such as {lost[:3]}")
         migrated = outside.migrations(environment.database)
@@ -308,7 +308,8 @@ class World:
         hold(len(set(migrated)) == len(migrated), f"an update was done twice: {migrated[-3:]}")
         there = {v for v in self._versions() if _stored(f"migration {v}") in files}
         hold(there == set(migrated), f"the filestore is of {sorted(there)[-3:]}, the data of {migrated[-3:]}")
-        kept = set(Snapshot.objects.filter(state=Snapshot.State.READY).values_list("label", flat=True))
+        own = Snapshot.objects.filter(environment=environment, state=Snapshot.State.READY)
+        kept = set(own.values_list("label", flat=True))
         found = {name.removeprefix("snapshots/") for name in paths if re.fullmatch("snapshots/[^/]+", name)}
         hold(found == kept, f"filestore snapshots {sorted(found ^ kept)} are left over or lost")
         drafts = [name for name in paths if re.fullmatch(r"filestore/\.[^/]+", name)]
