@@ -12,6 +12,7 @@ from django.utils import timezone
 from deployments import schedule, services
 from deployments.services import NotPossible
 from instances.models import Door
+from ocore.machine.processes import own_name
 from projects.models import Environment
 
 
@@ -32,7 +33,7 @@ class Claim:
         self.until = until
 
     def release(self) -> None:
-        self._row().update(busy_with="", busy_until=None)
+        self._row().update(busy_with="", busy_until=None, busy_by="")
 
     def _row(self) -> QuerySet[Environment]:
         return Environment.objects.filter(pk=self.environment.pk, busy_with=self.what, busy_until=self.until)
@@ -47,7 +48,7 @@ def claimed(environment: int, what: str, lasting: timedelta) -> Iterator[Claim]:
         row = Environment.objects.select_for_update().select_related("server", "project").get(pk=environment)
         require_free(row)
         claim = Claim(row, what, lasting, timezone.now() + lasting)
-        Environment.objects.filter(pk=environment).update(busy_with=what, busy_until=claim.until)
+        Environment.objects.filter(pk=environment).update(busy_with=what, busy_until=claim.until, busy_by=own_name())
     try:
         yield claim
     finally:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import claims, queues, services, sight
+from deployments import claims, queues, schedule, services, sight
 from deployments.services import NotPossible
 from instances import doors
 from instances.models import Instance
@@ -67,18 +67,30 @@ def _require_deployed(instance: Instance) -> None:
 def heal() -> None:
     """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens."""
     over = timezone.now() - CLAIM
-    stuck = Instance.objects.filter(state=State.RESTARTING, state_since__lt=over)
-    for instance in stuck.select_related("environment__server", "environment__project"):
+    restarting = Instance.objects.filter(state=State.RESTARTING)
+    for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
         if environment.busy or services.underway(environment):
             continue
+        if not environment.busy_with and instance.state_since and instance.state_since > over:
+            continue  # its job has not begun yet
         try:
             doors.open(environment, runtime_for(environment.server), holder=_holder(instance))
             _record_truth(instance, "It was left in the middle of a restart.", asked=environment.busy_with)
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
             continue
-        Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None)
+        Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None, busy_by="")
+    _forget_dead_claims()
+
+
+def _forget_dead_claims() -> None:
+    """Of one that died after its work was done: nothing is to be healed, only to be handed on."""
+    for environment in Environment.objects.exclude(busy_with="").exclude(instances__state=State.RESTARTING):
+        if not environment.busy:
+            rows = Environment.objects.filter(pk=environment.pk, busy_until=environment.busy_until)
+            rows.update(busy_with="", busy_until=None, busy_by="")
+            schedule.hand_out(environment.server_id)
 
 
 def _record_truth(instance: Instance, problem: str, *, asked: str = "") -> None:

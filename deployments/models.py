@@ -113,6 +113,8 @@ class Deployment(models.Model):
     """The point of no return: from here on it is completed, never taken back."""
     token = models.PositiveIntegerField(default=0)
     """Fencing: raised by whoever takes the deployment over; an older holder's writes miss."""
+    holder = models.CharField(max_length=200, blank=True)
+    """The process that works at it (`processes.own_name`): once it is dead, nobody waits for its heartbeat to age."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     queued_since = models.DateTimeField(default=timezone.now)

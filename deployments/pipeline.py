@@ -24,7 +24,9 @@ from deployments.services import THEN_FAILED
 from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
 from deployments.steps.base import Nothing, NothingNew
+from instances import templates
 from instances.models import Door, Instance
+from instances.runtimes import runtime_for
 from ocore import waiting
 from ocore.errors import ExpectedError
 
@@ -72,16 +74,28 @@ def recover(pk: int) -> Deployment:
     """Finish what a dead worker left: complete it past the point of no return, take it back before. Raises `Busy`."""
     with Run(take_over(pk)) as held, _unless_lost(held):
         deployment = held.deployment
+        held.inherited = True
         logger.warning("%s is held by nobody; taking over", deployment)
         try:
             if deployment.switched_at:
                 held.runtime.prepare(logger.info)
+                _end_what_goes_on(held)
                 _perform(held, StepKind.COMPLETE)
             else:
                 _take_back(held, LOST)
         except ExpectedError as error:
             _settle(held, error)
+        _tidy_after_the_dead(held)
     return _reload(held)
+
+
+def _tidy_after_the_dead(held: Run) -> None:
+    """What it has left beside its steps; what can't be removed now is in nobody's way."""
+    build.forget(held.deployment.pk)
+    try:
+        templates.forget_drafts(runtime_for(held.environment.server), logger.info)
+    except ExpectedError as error:
+        logger.warning("What was left of a template could not be removed: %s", error)
 
 
 @contextmanager
@@ -243,6 +257,7 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
     pause = 1.0
     while True:
         try:
+            _end_what_goes_on(held)
             for step in touched:
                 if step.status != StepStatus.UNDONE:
                     stage.log(f"Taking back: {step.get_kind_display().lower()}")
@@ -259,6 +274,14 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
             _bring_server_back(stage)
         else:
             return None
+
+
+def _end_what_goes_on(held: Run) -> None:
+    """Whoever died may have left a statement or a helper's container at work: nothing is put back beside those."""
+    if held.inherited:
+        held.runtime.databases.end_work(held.environment.database)
+        held.runtime.filestores.end_work(held.environment.volume)
+        held.inherited = False
 
 
 def _bring_server_back(stage: Stage) -> None:

@@ -6,13 +6,17 @@ from datetime import timedelta
 from django.utils import timezone
 
 from deployments import control, queues, schedule
-from deployments.models import Deployment
+from deployments.models import Deployment, Snapshot
 from deployments.run import STALE
-from deployments.states import UNDERWAY
+from deployments.states import UNDERWAY, Status
+from instances import doors
+from ocore.machine.processes import is_dead
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 REMOVAL = timedelta(minutes=15)
+DUMP = timedelta(minutes=15)
+"""After which the job is taken for lost; one that was only slow finds the dump made."""
 
 
 def reconcile() -> None:
@@ -20,9 +24,20 @@ def reconcile() -> None:
     for pk in abandoned():
         queues.enqueue_recovery(pk)
     control.heal()
+    doors.heal()
+    for pk in undumped():
+        queues.enqueue_dump(pk)
     for pk in unremoved():
         queues.enqueue_removal(pk)
     schedule.hand_out_everywhere()
+
+
+def undumped() -> list[int]:
+    """Deployments whose snapshot has been there for a while without a dump and without a reason on record."""
+    over = timezone.now() - DUMP
+    waiting = Snapshot.objects.filter(state=Snapshot.State.READY, dump_path="", dump_problem="")
+    lost = waiting.filter(deployment__status=Status.SUCCEEDED, deployment__finished_at__range=(over - DUMP, over))
+    return list(lost.values_list("deployment", flat=True))
 
 
 def unremoved() -> list[int]:
@@ -32,9 +47,7 @@ def unremoved() -> list[int]:
 
 
 def abandoned() -> list[int]:
-    """Underway without a heartbeat: their worker is gone."""
-    return list(
-        Deployment.objects.filter(status__in=UNDERWAY, heartbeat_at__lt=timezone.now() - STALE).values_list(
-            "pk", flat=True
-        )
-    )
+    """Underway though their worker is gone: it is known to be dead, or its heartbeat is old."""
+    stale = timezone.now() - STALE
+    underway = Deployment.objects.filter(status__in=UNDERWAY).values_list("pk", "heartbeat_at", "holder")
+    return [pk for pk, heartbeat, holder in underway if not heartbeat or heartbeat < stale or is_dead(holder)]

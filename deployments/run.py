@@ -14,6 +14,7 @@ from django.utils import timezone
 from deployments import schedule
 from deployments.configuration import Frozen, freeze, thaw
 from deployments.deadlines import StepClock, TookTooLong
+from deployments.fence import fenced
 from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
@@ -22,6 +23,7 @@ from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
+from ocore.machine.processes import is_dead, kill_named, own_name
 from ocore.redaction import redact
 from projects.models import Environment
 
@@ -54,9 +56,12 @@ class Run:
         self.token = deployment.token
         self.environment: Environment = deployment.environment
         self.undoing = False
+        self.inherited = False
+        """Taken over from somebody whose work on the server may still be going on."""
         self.plan: Plan | None = None
         self._checked = 0.0
         self._began = time.monotonic()
+        self._owner = threading.get_ident()
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"heartbeat-{deployment.pk}", daemon=True)
@@ -68,7 +73,15 @@ class Run:
 
     @cached_property
     def runtime(self) -> Runtime:
-        return runtime_for(self.environment.server)
+        """The server's; before each of its side effects it is checked that they are still ours."""
+        return fenced(runtime_for(self.environment.server), self._fence)
+
+    def _fence(self) -> None:
+        """Threads of a step's pool have been checked for by the step; they only hear the heart."""
+        if threading.get_ident() == self._owner:
+            self.check()
+        elif self._lost.is_set():
+            raise Lost(f"{self.deployment} is no longer held under token {self.token}")
 
     def __enter__(self) -> "Run":
         self._heart.start()
@@ -209,7 +222,7 @@ def claim(pk: int) -> Deployment:
             # Locked: nobody gives its slot away meanwhile.
             if not Deployment.objects.select_for_update().filter(pk=pk, admitted_at__isnull=False):
                 raise Busy(f"{deployment} waits for its turn")
-            deployment.move(Status.RUNNING, started_at=now, heartbeat_at=now, raise_token=True)
+            deployment.move(Status.RUNNING, started_at=now, heartbeat_at=now, holder=own_name(), raise_token=True)
     except (IntegrityError, StaleTransition, Deployment.DoesNotExist, Busy) as error:
         schedule.give_back(pk)
         raise Busy(str(error)) from error
@@ -217,13 +230,18 @@ def claim(pk: int) -> Deployment:
 
 
 def take_over(pk: int) -> Deployment:
-    """Raise the token of a deployment whose worker is gone, for exactly one caller. Raises `Busy`."""
+    """Raise the token of a deployment whose worker is gone, for exactly one caller. Raises `Busy`.
+
+    A worker that only seemed dead (stopped, swapped out) may stand just behind its last look at the token: where it
+    lives on this machine, it is killed before anything else is done.
+    """
     deployment = _load(pk)
-    won = Deployment.objects.filter(
-        pk=pk, token=deployment.token, status__in=UNDERWAY, heartbeat_at__lt=timezone.now() - STALE
-    ).update(token=deployment.token + 1, heartbeat_at=timezone.now())
-    if not won:
+    rows = Deployment.objects.filter(pk=pk, token=deployment.token, status__in=UNDERWAY)
+    if not is_dead(deployment.holder):
+        rows = rows.filter(heartbeat_at__lt=timezone.now() - STALE)
+    if not rows.update(token=deployment.token + 1, heartbeat_at=timezone.now(), holder=own_name()):
         raise Busy(f"{deployment} is held by somebody who lives")
+    kill_named(deployment.holder)
     return _load(pk)
 
 

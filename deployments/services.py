@@ -154,6 +154,7 @@ def retry_rollback(deployment: Deployment, who: Who) -> None:
             error=reason,
             finished_at=None,
             heartbeat_at=timezone.now() - 2 * STALE,
+            holder="",
         )
         transaction.on_commit(lambda: queues.enqueue_recovery(deployment.pk))
     logger.warning("%s: the rollback is tried again, on behalf of %s", deployment, who.name)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.utils import timezone
 from rq import Worker as RQWorker
 from rq import worker_registration
 from rq.job import Job
@@ -11,9 +10,9 @@ import deployments.jobs
 import instances.runtimes.docker  # noqa: F401 - once here instead of in every job
 from deployments import queues
 from deployments.models import Deployment
-from deployments.run import STALE
 from deployments.states import UNDERWAY
 from deployments.workforce import SIGN_OF_LIFE
+from ocore.machine.processes import die_with_parent
 
 DEPLOYING = {deployments.jobs.run_deployment.__name__, deployments.jobs.recover_deployment.__name__}
 
@@ -35,9 +34,13 @@ class Worker(RQWorker):
         if (job.func_name or "").rpartition(".")[2] in DEPLOYING:
             abandon(int(job.args[0]))
 
+    def setup_work_horse_signals(self) -> None:
+        """The horse ends with its worker: nobody could stop it any more, or would hear that it died."""
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        die_with_parent(self.pid or 0)
+
 
 def abandon(deployment: int) -> None:
-    """Let somebody take over at once what this worker's horse held."""
-    rows = Deployment.objects.filter(pk=deployment, status__in=UNDERWAY)
-    if rows.update(heartbeat_at=timezone.now() - 2 * STALE):
+    """Let somebody take over at once what this worker's horse held. Whoever holds it since keeps it."""
+    if Deployment.objects.filter(pk=deployment, status__in=UNDERWAY).exists():
         queues.enqueue_recovery(deployment)

@@ -47,6 +47,7 @@ QUICK = 120.0
 LONG = 4 * 3600.0
 SILENCE = 600.0
 """Seconds that pg_dump may say nothing: it is building one large, compressed piece at most."""
+SETTLING = 0.2
 OLDEST_EXTERNAL = 130000
 OLDEST_MANAGED = 160000
 PIECE = 30_000
@@ -182,6 +183,17 @@ class PostgresCluster:
             {f"OCORE_SQL_{number}": piece for number, piece in enumerate(pieces)},
         )
 
+    def end_work(self, database: str) -> None:
+        """Sessions carry the name of the database that they work on: these are put out, until none is left."""
+        deadline = time.monotonic() + QUICK
+        unseen = 0
+        while unseen < 2:  # what was only just sent by one who died may connect a moment later
+            found = self._psql(f"end what works on {database}", database_scripts.END_WORK, {"work": _work(database)})
+            unseen = 0 if found else unseen + 1
+            if found and time.monotonic() > deadline:
+                raise DatabaseError(f"What works on {database} on {self._server} does not end.")
+            time.sleep(SETTLING)
+
     def dump(self, database: str, target: Path, log: Log) -> DumpFacts:
         token = _token()
         argv = ["sh", "-c", database_scripts.RUN_DUMP, "pg_dump", _checked(database)]
@@ -286,7 +298,9 @@ class PostgresCluster:
         timeout: float = QUICK,
     ) -> Rows:
         checked = {key: _checked(name) for key, name in (names or {}).items()}
-        return _parse(self._psql(what, script, checked, environment, timeout))
+        subject = checked.get("target") or checked.get("role")
+        mine = {"PGAPPNAME": _work(subject)} if subject else {}
+        return _parse(self._psql(what, script, checked, mine | dict(environment or {}), timeout))
 
     def _psql(
         self,
@@ -349,6 +363,11 @@ def _checked(name: str) -> str:
             advice="Use a small letter, then small letters, digits and underscores, 63 at most.",
         )
     return name
+
+
+def _work(database: str) -> str:
+    """The name of a session that works on a database, its role or one of its snapshots."""
+    return f"ocore {database.partition('__s')[0]}"
 
 
 def _parse(output: str) -> Rows:

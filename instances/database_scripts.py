@@ -288,6 +288,10 @@ TERMINATE = (
     "WHERE application_name = :'token';\n"
 )
 
+END_WORK = """SET search_path = pg_catalog;
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :'work' AND pid <> pg_backend_pid();
+"""
+
 READY = """SET search_path = pg_catalog;
 SELECT :SERVER_VERSION_NUM, rolsuper OR rolcreatedb AND rolcreaterole FROM pg_roles WHERE rolname = current_user;
 """

@@ -17,6 +17,7 @@ from instances.models import Door, Instance
 from instances.odoo.config import max_requests
 from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
 from ocore import waiting
+from ocore.machine.processes import is_dead, own_name
 from projects.inheritance import resolve
 from projects.models import Environment, Server
 
@@ -79,7 +80,16 @@ def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], 
         with waiting.undisturbed():  # a reload goes on in the edge, and no door may close meanwhile
             runtime.edge.apply(routes(server))
     finally:
-        Server.objects.filter(pk=server.pk).update(reloading_until=None)
+        Server.objects.filter(pk=server.pk).update(reloading_until=None, reloading_by="")
+
+
+def heal() -> None:
+    """Nobody waits for a reload whose process died."""
+    for server in Server.objects.exclude(reloading_until=None):
+        until = server.reloading_until
+        if is_dead(server.reloading_by) or (until and until < timezone.now()):
+            rows = Server.objects.filter(pk=server.pk, reloading_until=until)
+            rows.update(reloading_until=None, reloading_by="")
 
 
 def _begin_reload(server: Server) -> bool:
@@ -90,8 +100,8 @@ def _begin_reload(server: Server) -> bool:
             row.reloading_until and row.reloading_until > now
         ):
             return False
-        row.reloading_until = now + timedelta(seconds=RELOAD_SECONDS)
-        row.save(update_fields=["reloading_until"])
+        row.reloading_until, row.reloading_by = now + timedelta(seconds=RELOAD_SECONDS), own_name()
+        row.save(update_fields=["reloading_until", "reloading_by"])
     return True
 
 

@@ -122,9 +122,13 @@ class VolumeFilestores:
 
     def remove(self, volume: str) -> None:
         """Gone, with the containers of ours that a killed worker has left at it: the engine would not let it go."""
+        self.end_work(volume)
+        self._containers.remove_volume(volume)
+
+    def end_work(self, volume: str) -> None:
+        """Its helpers' containers go, running or not."""
         for left in self._containers.list({VOLUME_LABEL: _checked(volume)}):
             self._containers.remove(left.name)
-        self._containers.remove_volume(volume)
 
     def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
         """Taken anew when it is there already, so that it is never older than the database's."""

@@ -28,6 +28,7 @@ from ocore.locks import file_lock
 
 INIT_SECONDS = 900.0
 INIT_SILENCE_SECONDS = 300.0
+PREFIX, DRAFT = "ocore_base_", "_draft"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,28 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
     return template
 
 
+def forget_drafts(runtime: Runtime, log: Log) -> None:
+    """Away with what a worker that died while it initialised a database has left; what somebody is at stays."""
+    drafts = [name for name in runtime.databases.list() if name.startswith(PREFIX) and name.endswith(DRAFT)]
+    for name in (draft.removesuffix(DRAFT) for draft in drafts):
+        with contextlib.suppress(_AtWork), file_lock(lock_of(name), _not_now):
+            log(f"Removing {name}{DRAFT}, which nobody finishes any more.")
+            runtime.containers.remove(_container(name))
+            runtime.databases.drop(f"{name}{DRAFT}")
+
+
+class _AtWork(Exception):
+    """Somebody initialises it just now."""
+
+
+def _not_now() -> None:
+    raise _AtWork
+
+
+def _container(name: str) -> str:
+    return f"{settings.OCORE_NAMESPACE}-{name.replace('_', '-')}"
+
+
 def lock_of(name: str) -> Path:
     """Of the file that whoever makes or removes this template holds."""
     return Path(settings.STATE_DIR) / "locks" / f"{name}.lock"
@@ -63,7 +86,7 @@ def lock_of(name: str) -> Path:
 
 def name_for(runtime: Runtime, image: str) -> str:
     """Of the template's database. Raises `ImageMissing` when the server doesn't have the image."""
-    return f"ocore_base_{hashlib.sha256(image_id(runtime, image).encode()).hexdigest()[:12]}"
+    return f"{PREFIX}{hashlib.sha256(image_id(runtime, image).encode()).hexdigest()[:12]}"
 
 
 def image_id(runtime: Runtime, image: str) -> str:
@@ -77,13 +100,13 @@ def image_id(runtime: Runtime, image: str) -> str:
 def _tidy(runtime: Runtime, name: str) -> None:
     """No draft stays; what can't be removed now is removed before the next attempt."""
     with contextlib.suppress(ExpectedError), waiting.undisturbed():
-        runtime.databases.drop(f"{name}_draft")
+        runtime.databases.drop(f"{name}{DRAFT}")
         runtime.databases.drop_role(name)
 
 
 def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log) -> None:
     """Under another name first: a half-made template must never be taken for a whole one."""
-    draft, password = f"{name}_draft", secrets.token_urlsafe(32)
+    draft, password = f"{name}{DRAFT}", secrets.token_urlsafe(32)
     runtime.databases.drop(draft)
     runtime.databases.drop_role(name)
     runtime.databases.create_role(name, password)
@@ -104,7 +127,7 @@ def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log)
         )
     )
     spec = ContainerSpec(
-        name=f"{settings.OCORE_NAMESPACE}-{name.replace('_', '-')}",
+        name=_container(name),
         image=image,
         command=tuple(commands.then_files_into_database(commands.initialise(series(version)))),
         entrypoint=(),

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ocore.fields import EncryptedTextField
+from ocore.machine.processes import is_dead
 from projects import inheritance, sizes, validators
 from projects.inheritance import EnvironmentOverrides
 
@@ -85,6 +86,8 @@ class Server(models.Model):
         help_text="How many of these may be building their image; builds take most of a server's processors and disk.",
     )
     reloading_until = models.DateTimeField(null=True, blank=True, editable=False)
+    reloading_by = models.CharField(max_length=200, blank=True, editable=False)
+    """The process that reloads the edge (`processes.own_name`)."""
     facts = models.JSONField(default=dict, blank=True, editable=False)
     seen_at = models.DateTimeField(null=True, blank=True, editable=False)
     problem = models.TextField(blank=True, editable=False)
@@ -237,6 +240,8 @@ class Environment(EnvironmentOverrides):
     busy_with = models.CharField(max_length=200, blank=True, editable=False)
     """What a worker does to it outside of a deployment; nothing else may begin before `busy_until`."""
     busy_until = models.DateTimeField(null=True, blank=True, editable=False)
+    busy_by = models.CharField(max_length=200, blank=True, editable=False)
+    """The process that does it (`processes.own_name`): once it is dead, nobody waits for `busy_until`."""
     removing_since = models.DateTimeField(null=True, blank=True, editable=False)
     removal_problem = models.TextField(blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -271,7 +276,7 @@ class Environment(EnvironmentOverrides):
 
     @property
     def busy(self) -> bool:
-        return bool(self.busy_until and timezone.now() < self.busy_until)
+        return bool(self.busy_until and timezone.now() < self.busy_until) and not is_dead(self.busy_by)
 
     @property
     def hostname(self) -> str:

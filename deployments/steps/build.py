@@ -213,6 +213,11 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
     return f"Built {reference}"
 
 
+def forget(deployment: int) -> None:
+    """Away with what a worker that died has left of its build on this machine."""
+    shutil.rmtree(Path(settings.STATE_DIR) / "builds" / str(deployment), ignore_errors=True)
+
+
 def _certificates() -> bytes:
     """The authorities that pip trusts inside a build; empty: those of the base image."""
     path = settings.OCORE_BUILD_CERTIFICATES

@@ -32,10 +32,10 @@ def perform(stage: Stage) -> str:
     doors.open(run.environment, run.runtime, holder=str(run.deployment))
     outcome = _look_from_outside(run)
     stage.log(outcome)
+    # Before the end: who dies in between is followed by one who does it again.
+    _remove_the_old(stage)
     run.check()
     _finish(run)
-    with waiting.undisturbed():  # it is nobody's any more
-        _remove_the_old(stage)
     return outcome
 
 

@@ -292,6 +292,9 @@ class Databases(Protocol):
     def query(self, database: str, sql: str) -> Rows:
         """NULL is the empty string. Raises `DatabaseError`."""
 
+    def end_work(self, database: str) -> None:
+        """What a worker that died has begun on this database or on its snapshots is ended: statements outlive it."""
+
     def dump(self, database: str, target: Path, log: Log) -> DumpFacts:
         """`pg_dump -Fc` streamed to a file on the portal's machine; nothing half-written stays."""
 
@@ -315,6 +318,9 @@ class Filestores(Protocol):
         """Of the living filestore, or of a snapshot."""
 
     def discard(self, volume: str, snapshot: str) -> None: ...
+
+    def end_work(self, volume: str) -> None:
+        """What a worker that died has begun on this volume is ended: it would go on beside who comes after it."""
 
 
 class Edge(Protocol):

@@ -390,6 +390,9 @@ class _Databases:
             return [["2"]]
         return [[_digest([content["modules"], content["rows"], content["sequence"]]), "1048576"]]
 
+    def end_work(self, database: str) -> None:
+        """Nothing goes on here when its caller has died."""
+
     def dump(self, database: str, target: Path, log: Log) -> base.DumpFacts:
         FAULTS.meet("databases.dump", database)
         content = b"simulated dump of " + database.encode()
@@ -440,6 +443,9 @@ class _Filestores:
         with self._store.open() as state:
             if volume in state["volumes"]:
                 state["volumes"][volume]["snapshots"].pop(snapshot, None)
+
+    def end_work(self, volume: str) -> None:
+        """Nothing goes on here when its caller has died."""
 
 
 class _Edge:

@@ -4,14 +4,20 @@ A pid alone names nobody for long: it is given out again. With the instant at wh
 Reads /proc; where there is none (not Linux), only what the standard library can tell.
 """
 
+import ctypes
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PROC = Path("/proc")
+KILL_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,53 @@ class Process:
     @property
     def alive(self) -> bool:
         return Process.of(self.pid) == self
+
+
+def own_name() -> str:
+    """Names this very process for the rows: where it lives (boot and pid namespace), its pid, and when it began."""
+    me = Process.of(os.getpid())
+    return f"{_here()} {os.getpid()} {me.began if me else 0}"
+
+
+def die_with_parent(parent: int) -> None:
+    """From now on the kernel kills this process when its parent ends, however that ends. Linux only."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it had ended before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_dead(name: str) -> bool:
+    """Whether the process of that `own_name` is certainly gone. One that lives elsewhere can't be told from here."""
+    process = _local(name)
+    return process is not None and not process.alive
+
+
+def kill_named(name: str) -> None:
+    """The process of that `own_name` does nothing any more, if it lives here; never this one."""
+    process = _local(name)
+    if process is None or process.pid == os.getpid():
+        return
+    send([process], signal.SIGKILL)
+    deadline = time.monotonic() + KILL_SECONDS
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _local(name: str) -> Process | None:
+    place, _, rest = name.partition(" ")
+    pid, _, began = rest.partition(" ")
+    return Process(int(pid), int(began)) if place and place == _here() else None
+
+
+@cache
+def _here() -> str:
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{(PROC / 'self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -18,6 +18,7 @@ from instances.models import Door, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import DatabaseError, Exit, RunFailed
 from instances.runtimes.simulated import Faults
+from ocore.machine.processes import own_name
 from projects.models import Environment, Server
 from tests import factories
 from tests.acme import ADA, Client, addon, log_of, running
@@ -120,6 +121,7 @@ def test_what_a_killed_horse_held_is_taken_over_at_once(
     faults.clear()
     queues.jobs["deployments"].clear()
 
+    Deployment.objects.filter(pk=second.pk).update(holder=f"{own_name().split()[0]} 1 0")
     abandon(second.pk)
     queues.run_all()
 

@@ -1,0 +1,126 @@
+"""What is true of an environment, seen from outside: by Docker, psql, the edge and the writer's ledger. None of oCore's
+rows is asked here, except for the names of what it says it keeps."""
+
+import ast
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from instances.runtimes.base import NAMESPACE_LABEL
+
+LOGIN = "/web/login"
+
+
+class Broken(AssertionError):
+    """Something that must always hold doesn't."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a client and the engine's own tools see."""
+
+    code: str = ""
+    data: str = ""
+    problem: str = ""
+
+
+class Outside:
+    def __init__(self, namespace: str, edge_port: int) -> None:
+        self.namespace = namespace
+        self.edge_port = edge_port
+        self.api = docker.APIClient(timeout=60)
+        self.api.trust_env = False
+
+    def look(self, host: str, path: str = "/chaos/state", timeout: float = 15) -> Seen:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.edge_port}{path}", headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+                if path == LOGIN:
+                    return Seen() if b"oe_login_form" in answer.read() else Seen(problem="no login form")
+                facts = json.load(answer)
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            return Seen(problem=str(error))
+        return Seen(facts["code"], facts["data"])
+
+    def wait_for(self, host: str, seconds: float, path: str = "/chaos/state") -> Seen:
+        deadline = time.monotonic() + seconds
+        while (seen := self.look(host, path)).problem and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return seen
+
+    def psql(self, database: str, sql: str) -> list[str]:
+        argv = ["sh", "-c", 'exec $(ls /usr/lib/postgresql/*/bin/psql | tail -1) -XAtq -d "$0" -c "$1"', database, sql]
+        identity = self.api.exec_create(f"{self.namespace}-postgres", argv)["Id"]
+        said = self.api.exec_start(identity).decode()
+        if self.api.exec_inspect(identity)["ExitCode"]:
+            raise Broken(f"psql on {database}: {said}")
+        return said.splitlines()
+
+    def databases(self) -> set[str]:
+        return set(self.psql("postgres", "SELECT datname FROM pg_database WHERE NOT datistemplate")) - {"postgres"}
+
+    def sessions(self) -> list[str]:
+        """What still works in PostgreSQL besides Odoo's own and ours."""
+        return self.psql(
+            "postgres",
+            "SELECT concat_ws(' ', datname, application_name, left(query, 80)) FROM pg_stat_activity "
+            "WHERE usename = 'postgres' AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+
+    def notes(self, database: str) -> set[str]:
+        return set(self.psql(database, "SELECT title FROM acme_note"))
+
+    def migrations(self, database: str) -> list[str]:
+        return self.psql(database, "SELECT version FROM acme_migration")
+
+    def containers(self) -> dict[str, str]:
+        """Name -> state, of all that carries the namespace's label."""
+        found = self.api.containers(all=True, filters={"label": [f"{NAMESPACE_LABEL}={self.namespace}"]})
+        return {one["Names"][0].lstrip("/"): one["State"] for one in found}
+
+    def volumes(self) -> set[str]:
+        filters = {"label": [f"{NAMESPACE_LABEL}={self.namespace}"]}
+        return {one["Name"] for one in self.api.volumes(filters=filters)["Volumes"] or []}
+
+    def networks(self) -> set[str]:
+        filters = {"label": [f"{NAMESPACE_LABEL}={self.namespace}"]}
+        return {one["Name"] for one in self.api.networks(filters=filters)}
+
+    def files(self, volume: str) -> list[str]:
+        """Paths in Odoo's data folder, the snapshots among them; listed by a container of our own."""
+        host = self.api.create_host_config(binds={volume: {"bind": "/data", "mode": "ro"}}, network_mode="none")
+        made = self.api.create_container(
+            "odoo:19.0", ["find", "/data", "-mindepth", "1"], user="0:0", host_config=host, volumes=["/data"]
+        )["Id"]
+        try:
+            self.api.start(made)
+            self.api.wait(made)
+            said = self.api.logs(made).decode()
+        finally:
+            self.api.remove_container(made, force=True)
+        return [line.removeprefix("/data/") for line in said.splitlines()]
+
+    def manifest(self, container: str) -> str:
+        """The version in the manifest of the addon that a container has."""
+        path = "/opt/ocore/addons/acme_notes/__manifest__.py"
+        identity = self.api.exec_create(container, ["cat", path])["Id"]
+        return str(ast.literal_eval(self.api.exec_start(identity).decode())["version"])
+
+    def door_is_open(self, key: str) -> bool:
+        identity = self.api.exec_create(f"{self.namespace}-edge", ["test", "-e", f"/data/doors/{key}"])["Id"]
+        self.api.exec_start(identity)
+        return not self.api.exec_inspect(identity)["ExitCode"]
+
+
+def ledger(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+def missing(accepted: Iterable[str], found: set[str]) -> list[str]:
+    return [title for title in accepted if title not in found]
