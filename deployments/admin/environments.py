@@ -16,7 +16,7 @@ from deployments.drift import drift
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
 from instances import incidents
-from instances.admin import InstanceInline, KnowsOdoo, may_see_incidents, state_tag
+from instances.admin import InstanceInline, KnowsOdoo, state_tag
 from instances.models import HealthCheck, Instance
 from ocore.show import NOTHING, ago, link, tag
 from projects.admin.environments import EnvironmentAdmin, EnvironmentForm

@@ -13,7 +13,7 @@ from deployments.admin.badges import LARGE, deployment_link
 from deployments.models import Snapshot
 from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
 from ocore.errors import ExpectedError
-from ocore.show import NOTHING, ago, as_of, link_to, size, tag
+from ocore.show import NOTHING, as_of, link_to, size, tag
 
 TONES: dict[str, tuple[str, str]] = {
     Snapshot.State.TAKING: ("busy", "●"),
@@ -78,7 +78,7 @@ class SnapshotAdmin(ActsOnObjects, ReadOnly):
         if snapshot.dump_problem:
             return tag("Problem", "bad", "✕", snapshot.dump_problem)
         if snapshot.dump_removed_at:
-            return format_html("removed {}", ago(snapshot.dump_removed_at))
+            return format_html("removed {}", as_of(snapshot.dump_removed_at))
         return size(snapshot.dump_bytes) if snapshot.dump_path else "not made yet"
 
     @admin.display(description="taken before")

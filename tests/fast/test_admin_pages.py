@@ -171,7 +171,18 @@ def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -
     offered = [label for _, label in field.choices]
     assert {"Environment: can view", "Deployment: can roll an environment back", "User: can change"} <= set(offered)
     assert {label.partition(":")[0] for label in offered} == {
-        *("Server", "Project", "Environment", "Instance", "Deployment", "Snapshot", "Delivery", "User", "Group")
+        *(
+            "Server",
+            "Project",
+            "Environment",
+            "Instance",
+            "Deployment",
+            "Snapshot",
+            "Delivery",
+            "Incident",
+            "User",
+            "Group",
+        )
     }
     assert "Snapshot: can delete" not in offered
 
