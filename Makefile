@@ -8,7 +8,7 @@ TEST_ENV := env -u PYTHONDONTWRITEBYTECODE -u OCORE_STATE_DIR -u DATABASE_URL -u
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down clean-machine test test-fast lint format bench screenshots venv venv-dev prepare-tests
+.PHONY: help up down clean-machine test test-fast lint format bench model screenshots venv venv-dev prepare-tests
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ format: venv-dev ## Put the code into its form
 
 bench: prepare-tests ## Measure push-to-live against the same commands typed by hand
 	@$(VENV)/bin/python -m tests.bench
+
+model: venv-dev ## Act on the simulated server in N random orders of events (N=1000, some minutes)
+	@$(TEST_ENV) OCORE_MODEL_EXAMPLES=$(or $(N),1000) $(VENV)/bin/python -m pytest -rP tests/fast/test_model.py
 
 screenshots: prepare-tests ## Run the browser test and take the pictures of the README from it
 	@$(TEST_ENV) OCORE_SCREENSHOTS="$(CURDIR)/var/screenshots" $(VENV)/bin/python -m pytest tests/browser
