@@ -8,7 +8,7 @@ TEST_ENV := env -u PYTHONDONTWRITEBYTECODE -u OCORE_STATE_DIR -u DATABASE_URL -u
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down clean-machine test test-fast lint format bench chaos screenshots venv venv-dev prepare-tests
+.PHONY: help up down clean-machine test test-fast lint format bench chaos model screenshots venv venv-dev prepare-tests
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ bench: prepare-tests ## Measure push-to-live against the same commands typed by 
 chaos: prepare-tests ## Kill anything at N crash points and N random instants (N=100, SEED=1)
 	@$(TEST_ENV) OCORE_CHAOS_N="$(or $(N),100)" OCORE_CHAOS_SEED="$(SEED)" OCORE_CHAOS_ONLY="$(ONLY)" \
 		$(VENV)/bin/python -m pytest -s tests/chaos $(if $(ONLY),-k crash_point) $(if $(RANDOM),-k any_instant)
+
+model: venv-dev ## Act on the simulated server in N random orders of events (N=1000, some minutes)
+	@$(TEST_ENV) OCORE_MODEL_EXAMPLES=$(or $(N),1000) $(VENV)/bin/python -m pytest -rP tests/fast/test_model.py
 
 screenshots: prepare-tests ## Run the browser test and take the pictures of the README from it
 	@$(TEST_ENV) OCORE_SCREENSHOTS="$(CURDIR)/var/screenshots" $(VENV)/bin/python -m pytest tests/browser

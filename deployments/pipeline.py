@@ -136,11 +136,10 @@ def _reload(held: Run) -> Deployment:
 
 
 def _perform(held: Run, kind: StepKind) -> None:
-    row, _ = Step.objects.get_or_create(deployment=held.deployment, kind=kind)
+    row = _open(held, kind)
     stage = Stage(held, row)
     status, outcome = StepStatus.FAILED, "Interrupted."
     try:
-        held.check()
         with waiting.heeding(stage.pulse):
             outcome = STEPS[kind].perform(stage) or ""
         status = StepStatus.SUCCEEDED
@@ -164,6 +163,14 @@ def _perform(held: Run, kind: StepKind) -> None:
     finally:
         stage.flush()
         _close(held, row, status, outcome)
+
+
+def _open(held: Run, kind: StepKind) -> Step:
+    """Only its holder begins a step: nobody would ever close what another began after the end. Raises as `check`."""
+    with transaction.atomic():
+        Deployment.objects.select_for_update().get(pk=held.deployment.pk)  # nobody takes over meanwhile
+        held.check()
+        return Step.objects.get_or_create(deployment=held.deployment, kind=kind)[0]
 
 
 def _log_error(stage: Stage, error: ExpectedError) -> None:
@@ -213,7 +220,7 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
 
 
 def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
-    row, _ = Step.objects.get_or_create(deployment=held.deployment, kind=StepKind.ROLLBACK)
+    row = _open(held, StepKind.ROLLBACK)
     stage = Stage(held, row)
     try:
         with waiting.heeding(stage.pulse):

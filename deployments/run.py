@@ -202,7 +202,9 @@ class Stage:
         """Write down what is about to be done, so that it can be undone by whoever comes; checks the fence first."""
         self.run.check()
         self.row.facts |= facts
-        self.row.save(update_fields=["facts"])
+        ours = Step.objects.filter(pk=self.row.pk, deployment__token=self.run.token)
+        if not ours.update(facts=self.row.facts):
+            raise Lost(f"{self.run.deployment} is no longer held under token {self.run.token}")
 
     @property
     def facts(self) -> dict[str, Any]:

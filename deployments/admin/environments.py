@@ -17,8 +17,9 @@ from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
 from instances import incidents
 from instances.admin import InstanceInline, KnowsOdoo, state_tag
-from instances.models import HealthCheck, Instance
+from instances.models import HealthCheck, Incident, Instance
 from ocore.show import NOTHING, ago, link, tag
+from ocore.viewer import may_see
 from projects.admin.environments import EnvironmentAdmin, EnvironmentForm
 from projects.admin.projects import kind_tag
 from projects.inheritance import resolve
@@ -169,7 +170,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "pending_problem": environment.pending.get("problem", ""),
             "health": HealthCheck.objects.filter(environment=environment).first(),
             "instances": environment.instances.all(),
-            "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see_incidents(request) else [],
+            "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),
             "may_delete": self.has_delete_permission(request, environment),

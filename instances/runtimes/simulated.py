@@ -225,15 +225,17 @@ class _Containers:
                 return ended
         log(f"Simulated: {' '.join(spec.command)}")
         with self._store.open() as state:
-            database = state["databases"][_database_of(spec)]
-            versions = state["images"][spec.image]["addons"]
-            for module in _modules(spec.command):
-                odoo = series("19.0")
-                names = [*CORE_MODULES, *(versions if database["modules"] else ())] if module == "base" else [module]
-                for name in names:
-                    if module != "base" or name in CORE_MODULES or name in database["modules"]:
-                        database["modules"][name] = ["installed", stored_version(versions.get(name, "1.3"), odoo)]
-            database["sequence"] += 1
+            state["containers"][spec.name] = {
+                "state": "running",
+                "image": spec.image,
+                "database": _database_of(spec),
+                "labels": dict(spec.labels),
+                "alias": "",
+                "changes": _modules(spec.command),
+            }
+        with self._store.open() as state:
+            if not end_of_one_shot(state, spec.name):
+                return Exit(137, "Killed\n")
         finished = f"2026-01-01 00:00:00,000 1 INFO {_database_of(spec)} odoo.modules.loading: Modules loaded.\n"
         log(finished)
         return Exit(0, finished)
@@ -270,6 +272,24 @@ class _Containers:
 def _runs(state: State, part: str) -> bool:
     """Where nobody has prepared the server yet, that doesn't matter."""
     return not state.get("prepared") or state["containers"].get(part, {}).get("state") == "running"
+
+
+def end_of_one_shot(state: State, name: str) -> bool:
+    """What it does to its database, in a process of its own: also when whoever began it has died. False: it was removed
+    before that."""
+    container = state["containers"].pop(name, None)
+    if container is None:
+        return False
+    database = state["databases"][container["database"]]
+    versions = state["images"][container["image"]]["addons"]
+    for module in container["changes"]:
+        odoo = series("19.0")
+        names = [*CORE_MODULES, *(versions if database["modules"] else ())] if module == "base" else [module]
+        for name in names:
+            if module != "base" or name in CORE_MODULES or name in database["modules"]:
+                database["modules"][name] = ["installed", stored_version(versions.get(name, "1.3"), odoo)]
+    database["sequence"] += 1
+    return True
 
 
 def _database_of(spec: ContainerSpec) -> str:

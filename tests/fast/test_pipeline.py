@@ -529,6 +529,28 @@ def test_a_worker_that_lost_its_deployment_does_nothing_more(
     assert not [call for call in faults.calls if call.startswith(changing)]
 
 
+def test_a_worker_that_was_held_up_between_two_steps_begins_no_step_of_what_has_ended_meanwhile(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    second = services.request_deployment(production, Trigger.PUSH, ADA)
+    close = pipeline._close
+
+    def held_up(held: Any, row: Step, status: StepStatus, outcome: str) -> None:
+        close(held, row, status, outcome)
+        if row.kind == StepKind.DEPLOY and status == StepStatus.SUCCEEDED:
+            _make_stale(second)
+            pipeline.recover(second.pk)
+
+    monkeypatch.setattr(pipeline, "_close", held_up)
+    pipeline.run(second.pk)
+
+    second.refresh_from_db()
+    assert second.status == Status.ROLLED_BACK
+    assert not second.steps.filter(status=StepStatus.RUNNING).exists()
+
+
 def _die(*_: Any) -> None:
     raise Killed
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('projects', '0002_check_what_no_row_may_say'),
+        ('projects', '0004_order'),
     ]
 
     operations = [

@@ -8,8 +8,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deployments', '0001_initial'),
-        ('projects', '0003_order'),
+        ('deployments', '0002_retention'),
+        ('projects', '0004_order'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,0 +1,54 @@
+"""Pushes, people, clients, crashes, outages and the clock in any order: what must always hold does, after every step.
+
+`make model N=2000` runs longer, with other orders each time.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import ENDS, Model
+from tests.model.repository import PreparedMirror, Repository
+from tests.model.world import World
+
+LONG = int(os.environ.get("OCORE_MODEL_EXAMPLES", "0"))
+PROFILE = settings(
+    max_examples=LONG or 12,
+    stateful_step_count=30 if LONG else 12,
+    derandomize=not LONG,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, *([] if "OCORE_MODEL_QUICK" in os.environ else [Phase.shrink])],
+)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> Iterator[World]:
+    settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
+    settings.OCORE_ROLLBACK_SECONDS = 60
+    Model.repository = Repository(tmp_path / "remote")
+    for module in ("deployments.steps.build", "deployments.pending"):
+        monkeypatch.setattr(f"{module}.mirror_of", lambda _: PreparedMirror(Model.repository))
+    for module in ("deployments.steps.deploy", "instances.odoo.config"):
+        monkeypatch.setattr(f"{module}.password_hash", lambda password, rounds=0: "$pbkdf2-sha512$1$made$slowly")
+    Model.world = World(monkeypatch)
+    logging.disable(logging.CRITICAL)
+    with Model.world.watching():
+        yield Model.world
+    logging.disable(logging.NOTSET)
+    sys.stdout.write(f"{dict(ENDS)}\n")
+    shutil.rmtree(tmp_path / "dumps", ignore_errors=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_in_whatever_order_things_happen_nothing_is_lost_and_nothing_hangs(world: World) -> None:
+    run_state_machine_as_test(Model, settings=PROFILE)
