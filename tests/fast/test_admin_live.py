@@ -171,13 +171,14 @@ def test_steps_that_were_taken_back_and_never_reached_are_told_apart(root: Clien
 
 def test_related_deployments_are_linked(root: Client, running: Deployment) -> None:
     environment = running.environment
-    older = factories.deployment(environment, status=Status.SUPERSEDED, superseded_by=running)
+    older = factories.deployment(environment, status=Status.SUPERSEDED)
+    newer = factories.deployment(environment, status=Status.FAILED)
+    Deployment.objects.filter(pk=older.pk).update(superseded_by=newer)
     back = factories.deployment(environment, rollback_to=running, requester="bob")
-    assert running.get_absolute_url() in root.get(older.get_absolute_url()).content.decode()
+    assert newer.get_absolute_url() in root.get(older.get_absolute_url()).content.decode()
     assert running.get_absolute_url() in root.get(back.get_absolute_url()).content.decode()
-    shown = root.get(running.get_absolute_url()).content.decode()
-    assert older.get_absolute_url() in shown
-    assert back.get_absolute_url() in shown
+    assert older.get_absolute_url() in root.get(newer.get_absolute_url()).content.decode()
+    assert back.get_absolute_url() in root.get(running.get_absolute_url()).content.decode()
 
 
 def test_the_frozen_configuration_is_shown_with_origins_and_without_secrets(root: Client, queues: Any) -> None:
