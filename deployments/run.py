@@ -22,6 +22,7 @@ from instances.models import Instance
 from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.machine.processes import is_dead, kill_named, own_name
 from ocore.redaction import redact
@@ -77,9 +78,10 @@ class Run:
         return fenced(runtime_for(self.environment.server), self._fence)
 
     def _fence(self) -> None:
-        """Threads of a step's pool have been checked for by the step; they only hear the heart."""
+        """Threads of a step's pool have been checked for by the step; they only hear the heart. Who cleans up
+        undisturbed is stopped by another's hold alone."""
         if threading.get_ident() == self._owner:
-            self.check()
+            self.check() if waiting.heeded() else self._hold()
         elif self._lost.is_set():
             raise Lost(f"{self.deployment} is no longer held under token {self.token}")
 
@@ -111,12 +113,17 @@ class Run:
 
     def check(self) -> None:
         """Before every side effect: is this still ours to do? Raises `Lost` or `Cancelled`."""
+        canceller = self._hold()
+        if canceller is not None and not self.undoing:
+            raise Cancelled(f"Cancelled by {canceller}.", advice="Deploy again when you want to.")
+
+    def _hold(self) -> str | None:
+        """Who cancelled it, if somebody did. Raises `Lost`."""
         self._checked = time.monotonic()
         status, canceller = self._row().values_list("status", "cancelled_by").first() or (None, "")
         if self._lost.is_set() or status is None or status not in UNDERWAY:
             raise Lost(f"{self.deployment} is no longer held under token {self.token}")
-        if status == Status.CANCELLING and not self.undoing:
-            raise Cancelled(f"Cancelled by {canceller}.", advice="Deploy again when you want to.")
+        return canceller if status == Status.CANCELLING else None
 
     def check_soon(self) -> None:
         """`check`, for who asks all the time. In a whole deployment's time, which no rollback is measured by, too."""

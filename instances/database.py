@@ -195,7 +195,7 @@ class PostgresCluster:
             time.sleep(SETTLING)
 
     def dump(self, database: str, target: Path, log: Log) -> DumpFacts:
-        token = _token()
+        session = f"ocore-dump-{secrets.token_hex(8)}"
         argv = ["sh", "-c", database_scripts.RUN_DUMP, "pg_dump", _checked(database)]
         partial = target.with_name(target.name + ".partial")
         digest = hashlib.sha256()
@@ -220,7 +220,7 @@ class PostgresCluster:
                     argv,
                     sink,
                     said.extend,
-                    environment={"PGAPPNAME": token},
+                    environment={"PGAPPNAME": session},
                     timeout=LONG,
                     silence=SILENCE,
                 )
@@ -237,7 +237,7 @@ class PostgresCluster:
         finally:
             partial.unlink(missing_ok=True)
             if not ended:
-                self._end(token)
+                self._end(session)
         _sync_folder(target.parent)
         log(f"Dumped {database}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
         return DumpFacts(sha256=digest.hexdigest(), size_bytes=size)
@@ -298,9 +298,7 @@ class PostgresCluster:
         timeout: float = QUICK,
     ) -> Rows:
         checked = {key: _checked(name) for key, name in (names or {}).items()}
-        subject = checked.get("target") or checked.get("role")
-        mine = {"PGAPPNAME": _work(subject)} if subject else {}
-        return _parse(self._psql(what, script, checked, mine | dict(environment or {}), timeout))
+        return _parse(self._psql(what, script, checked, environment, timeout))
 
     def _psql(
         self,
@@ -326,12 +324,12 @@ class PostgresCluster:
         }
         argv = ["sh", "-c", database_scripts.RUN_PSQL, "psql", "--dbname", "postgres"]
         argv += [f"--set={name}={value}" for name, value in (known | dict(variables)).items()]
-        token, ended = _token(), False
+        name, ended = _session_name(variables.get("target") or variables.get("role") or ""), False
         try:
             answer = self._containers.exec(
                 self.container,
                 argv,
-                environment={"OCORE_SCRIPT": script, "PGAPPNAME": token, **environment},
+                environment={"OCORE_SCRIPT": script, "PGAPPNAME": name, **environment},
                 timeout=timeout,
             )
             ended = True
@@ -340,19 +338,19 @@ class PostgresCluster:
             raise
         finally:
             if not ended:
-                self._end(token)
+                self._end(name)
         return answer
 
-    def _end(self, token: str) -> None:
+    def _end(self, session: str) -> None:
         """What was called away, or went past its deadline: it would go on in the container, and in PostgreSQL."""
-        argv = ["sh", "-c", database_scripts.END, "end", token, database_scripts.TERMINATE]
+        argv = ["sh", "-c", database_scripts.END, "end", session, database_scripts.TERMINATE]
         with contextlib.suppress(ExpectedError), waiting.undisturbed():
             self._containers.exec(self.container, argv, timeout=QUICK)
 
 
-def _token() -> str:
-    """Names a program's processes and sessions, by PGAPPNAME."""
-    return f"ocore-{secrets.token_hex(8)}"
+def _session_name(database: str) -> str:
+    """Of one program and its session, by PGAPPNAME: it begins with what tells the database that it works on."""
+    return f"{_work(database)}{secrets.token_hex(8)}"
 
 
 def _checked(name: str) -> str:
@@ -366,8 +364,9 @@ def _checked(name: str) -> str:
 
 
 def _work(database: str) -> str:
-    """The name of a session that works on a database, its role or one of its snapshots."""
-    return f"ocore {database.partition('__s')[0]}"
+    """How the name of a session begins that works on a database, its role or one of its snapshots; a digest, since
+    PostgreSQL cuts names at 63 characters."""
+    return f"ocore-{hashlib.sha256(database.partition('__s')[0].encode()).hexdigest()[:16]}-"
 
 
 def _parse(output: str) -> Rows:

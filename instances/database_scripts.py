@@ -289,7 +289,8 @@ TERMINATE = (
 )
 
 END_WORK = """SET search_path = pg_catalog;
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :'work' AND pid <> pg_backend_pid();
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE starts_with(application_name, :'work') AND pid <> pg_backend_pid();
 """
 
 READY = """SET search_path = pg_catalog;

@@ -44,6 +44,11 @@ def undisturbed() -> Iterator[None]:
         yield
 
 
+def heeded() -> bool:
+    """Whether somebody can be called away here."""
+    return _check.get() is not None
+
+
 def pulse() -> None:
     check = _check.get()
     if check is not None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import socket
+import struct
 import threading
 import time
 from dataclasses import replace
@@ -11,6 +13,7 @@ import pytest
 
 from instances.runtimes.base import NAMESPACE_LABEL, ContainerSpec, File, Image, ImageMissing
 from instances.runtimes.docker import base_images, container_config, debian
+from instances.runtimes.docker.hijacked import Conversation
 from instances.runtimes.docker.ownership import our_container, our_image
 from instances.runtimes.docker.streams import DeadlinePassed, Lines, watched
 
@@ -224,6 +227,51 @@ class TestMirror:
 
 class FakeEngine:
     name = "this machine"
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return struct.pack(">BxxxL", stream, len(data)) + data
+
+
+class TestConversation:
+    @pytest.fixture
+    def hasty(self, tmp_path):
+        """An engine whose process has ended before anybody reads: its output comes in one piece with the headers."""
+        path = tmp_path / "engine.sock"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                request = b""
+                while b"Detach" not in request:
+                    request += connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+                    + frame(1, b"170004,t\n")
+                    + frame(2, b"NOTICE")
+                )
+
+        server = threading.Thread(target=serve)
+        server.start()
+        yield path
+        server.join()
+        listener.close()
+
+    def test_what_a_fast_process_said_is_not_lost(self, hasty):
+        class Hasty(FakeEngine):
+            def connect(self):
+                return docker.APIClient(base_url=f"unix://{hasty}", version="1.41")
+
+            def translated(self, _):
+                return contextlib.nullcontext()
+
+        with Conversation.executed(Hasty(), "abc", "try") as conversation:
+            said = list(conversation.frames(timeout=5, silence=5, pulse=lambda _: None))
+
+        assert said == [(1, b"170004,t\n"), (2, b"NOTICE")]
 
 
 class FakeImages:

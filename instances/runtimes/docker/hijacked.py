@@ -1,13 +1,14 @@
 """The raw connection on which an engine passes a process's input and output."""
 
 import contextlib
+import io
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import docker
-from docker.utils.socket import frames_iter
 
 from instances.runtimes.base import ServerUnreachable
 from instances.runtimes.docker.client import Engine
@@ -15,6 +16,8 @@ from instances.runtimes.docker.streams import watched
 
 Sink = Callable[[bytes], object]
 Pulse = Callable[[float], None]
+HEADER = struct.Struct(">BxxxL")
+"""Of a frame: which stream, and how many bytes follow."""
 
 
 class Conversation:
@@ -62,8 +65,13 @@ class Conversation:
         self._api.close()
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
-        frames: Iterator[tuple[int, bytes]] = frames_iter(self._stream, tty=False)  # type: ignore[no-untyped-call]
-        return frames
+        """The SDK reads from the socket, past the buffer with which the answer's headers were read: whatever a fast
+        process said came with these, and would be lost."""
+        response = getattr(self._stream, "_response", None)
+        reader = response.raw._fp.fp if response is not None else io.BufferedReader(self._stream)
+        while len(header := reader.read(HEADER.size)) == HEADER.size:
+            stream, length = HEADER.unpack(header)
+            yield stream, reader.read(length)
 
     def frames(self, *, timeout: float, silence: float, pulse: Pulse) -> Iterator[tuple[int, bytes]]:
         """(1 for standard output, 2 for error; bytes). Raises `DeadlinePassed`."""
