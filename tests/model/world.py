@@ -31,6 +31,8 @@ from instances.runtimes import simulated
 from instances.runtimes.base import DatabaseError, EdgeError, RunFailed, ServerUnreachable
 from tests.conftest import Queues
 
+LOOKS = ("facts", "prepare", "containers.exec", "databases.query", "images.ensure_base")
+"""Verbs that change nothing which another worker could miss."""
 WRITES = ("INSERT", "UPDATE", "DELETE")
 ENDS = ("ROLLBACK", "RELEASE", "SAVEPOINT")
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -50,6 +52,8 @@ class Process:
     points: int = 0
     dead: bool = False
     locks: int = 0
+    let_through: bool = False
+    """It has looked at the fence, and has done nothing since."""
     holds: dict[int, int] = field(default_factory=dict)
     """Deployment -> token, for its heartbeat."""
 
@@ -164,21 +168,24 @@ class World:
         if threading.current_thread() is not threading.main_thread():
             return
         process.points += 1
-        for at in sorted(process.interruptions):
-            if at > process.points:
-                return
+        due = [at for at in sorted(process.interruptions) if at <= process.points]
+        for at in due:
             interruption = process.interruptions[at]
-            if not self._may_interrupt(process, interruption, kind):
-                return
-            del process.interruptions[at]
-            interruption()
+            if self._may_interrupt(process, interruption, kind):
+                del process.interruptions[at]
+                interruption()
+        if kind in ("fence", "verb"):
+            process.let_through = kind == "fence"
 
     def _may_interrupt(self, process: Process, interruption: Callable[[], None], kind: str) -> bool:
         if interruption == self.die:
             return True
         if connection.in_atomic_block or any(one.locks for one in self.processes):
             return False  # whoever comes would wait for the end of it
-        return getattr(interruption, "anywhere", True) or kind in ("fence", "write")
+        if getattr(interruption, "anywhere", True):
+            return True
+        # Between the last look at the fence and what it let through nobody can help; at everything else it must.
+        return kind in ("fence", "write") or (kind == "verb" and not process.let_through)
 
     # What surrounds the code
 
@@ -212,7 +219,7 @@ class World:
 
     @contextmanager
     def _open(self) -> Iterator[dict[str, Any]]:
-        self.point("verb")
+        self.point("look")
         with self._lock:
             state = json.loads(json.dumps(self.server))
             yield state
@@ -220,7 +227,7 @@ class World:
                 self.server, self.changes = state, self.changes + 1
 
     def _meet(self, verb: str, *arguments: Any) -> None:
-        self.point("verb")
+        self.point("look" if verb in LOOKS else "verb")
         part = verb.partition(".")[0]
         outage = self.outage
         if outage and (outage.part in (part, "server")):
