@@ -19,7 +19,7 @@ SETTINGS: dict[str, list[Any]] = {
 PLACES = st.sampled_from([0, 0, 0, 1])
 """Of the environments; the first is what most happens to."""
 KINDS = st.sampled_from([GOOD, GOOD, GOOD, WORDS, NO_BUILD, NO_UPDATE, SICK])
-POINTS = st.integers(1, 160)
+POINTS = st.integers(1, 200)
 ACTS = st.one_of(
     st.tuples(st.just("push"), st.sampled_from(["main", "main", "staging"]), KINDS),
     st.tuples(st.just("redeliver"), st.integers(0, 5), st.booleans()),

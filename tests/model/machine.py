@@ -52,8 +52,9 @@ class Model(RuleBasedStateMachine):
         self.broken = False
         self.settled = -1
 
-    @initialize(staging=st.booleans(), live=st.booleans())
-    def begin(self, staging: bool, live: bool) -> None:
+    @initialize(staging=st.booleans(), live=st.booleans(), far=st.booleans())
+    def begin(self, staging: bool, live: bool, far: bool) -> None:
+        self.world.far = far
         project = factories.project(repository_url=self.repository.url, health_deadline=30)
         self.environments = [factories.environment(project=project)]
         if staging:
