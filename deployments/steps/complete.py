@@ -10,9 +10,9 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from deployments.models import Deployment
+from deployments.models import Deployment, Step
 from deployments.run import Lost, Run, Stage
-from deployments.states import Status
+from deployments.states import Status, StepStatus
 from deployments.steps.health_check import serving_containers
 from instances import doors
 from instances.models import Instance
@@ -34,8 +34,9 @@ def perform(stage: Stage) -> str:
     stage.log(outcome)
     # Before the end: who dies in between is followed by one who does it again.
     _remove_the_old(stage)
+    stage.flush()
     run.check()
-    _finish(run)
+    _finish(stage, outcome)
     return outcome
 
 
@@ -87,11 +88,14 @@ def _remove_the_old(stage: Stage) -> None:
         stage.write(f"An old container could not be removed: {error.message}")
 
 
-def _finish(run: Run) -> None:
-    deployment = run.deployment
+def _finish(stage: Stage, outcome: str) -> None:
+    """The step ends with its deployment, in one: past that nobody comes to close it."""
+    run, deployment = stage.run, stage.run.deployment
     now = timezone.now()
     with transaction.atomic():
         Deployment.objects.filter(environment=run.environment, live=True).exclude(pk=deployment.pk).update(live=False)
         said: dict[str, Any] = {"error": "", "detail": "", "advice": ""}  # of an earlier attempt to complete it
         deployment.move(Status.SUCCEEDED, token=run.token, finished_at=now, live=True, live_at=now, **said)
+        ended = {"status": StepStatus.SUCCEEDED, "outcome": run.redact(outcome), "finished_at": now}
+        Step.objects.filter(pk=stage.row.pk).update(**ended)
     logger.info("%s: %s is live after %.1f s", deployment, deployment.short_commit, deployment.seconds or 0)

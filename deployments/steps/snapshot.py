@@ -6,13 +6,14 @@ From the door's closing until a version is healthy again nobody writes, so what 
 import hashlib
 import json
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
 
 from deployments import space
 from deployments.models import Snapshot, Step
-from deployments.run import Run, Stage
+from deployments.run import Lost, Run, Stage
 from deployments.steps import planning
 from deployments.steps.base import DataLost, Nothing
 from deployments.steps.health_check import wait_until_healthy
@@ -118,14 +119,28 @@ def _take(run: Run, snapshot: Snapshot) -> None:
         planning.plan_again(run, snapshot.database)
     files = linking.result()
     configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()
-    snapshot.checksums = {
+    checksums = {
         "database": fingerprint,
         "filestore": {"files": files.files, "size_bytes": files.size_bytes, "sha256": files.sha256},
         "configuration": hashlib.sha256(configuration).hexdigest(),
     }
-    snapshot.size_bytes = int(size) + files.size_bytes
-    snapshot.state = Snapshot.State.READY
-    snapshot.save(update_fields=["taken_at", "checksums", "size_bytes", "state"])
+    _record(
+        run,
+        snapshot,
+        Snapshot.State.READY,
+        taken_at=snapshot.taken_at,
+        checksums=checksums,
+        size_bytes=int(size) + files.size_bytes,
+    )
+
+
+def _record(run: Run, snapshot: Snapshot, state: Snapshot.State, **fields: Any) -> None:
+    """Only the holder says what became of it: a late word would promise what another has removed. Raises `Lost`."""
+    ours = Snapshot.objects.filter(pk=snapshot.pk, deployment__token=run.token)
+    if not ours.update(state=state, **fields):
+        raise Lost(f"{run.deployment} is no longer held under token {run.token}")
+    for name, value in {"state": state, **fields}.items():
+        setattr(snapshot, name, value)
 
 
 def put_back(run: Run, snapshot: Snapshot) -> None:
@@ -136,8 +151,7 @@ def put_back(run: Run, snapshot: Snapshot) -> None:
     run.check()
     runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
     verify(environment, run, snapshot)
-    snapshot.state = Snapshot.State.RESTORED
-    snapshot.save(update_fields=["state"])
+    _record(run, snapshot, Snapshot.State.RESTORED)
 
 
 def verify(environment: Environment, run: Run, snapshot: Snapshot) -> None:
@@ -191,9 +205,7 @@ def _tidy(stage: Stage, snapshot: Snapshot) -> None:
         runtime.filestores.discard(environment.volume, snapshot.label)
     except ExpectedError as error:
         stage.log(f"A copy could not be removed now, and will be later: {error.message}")
-        snapshot.state = Snapshot.State.REMOVING
-        snapshot.save(update_fields=["state"])
+        _record(stage.run, snapshot, Snapshot.State.REMOVING)
         return
     if snapshot.state != Snapshot.State.RESTORED:
-        snapshot.state = Snapshot.State.GONE
-        snapshot.save(update_fields=["state"])
+        _record(stage.run, snapshot, Snapshot.State.GONE)

@@ -325,6 +325,7 @@ class _Databases:
             state["roles"][role] = True
 
     def drop_role(self, role: str) -> None:
+        FAULTS.meet("databases.drop_role", role)
         with self._open() as state:
             state["roles"].pop(role, None)
 
@@ -435,6 +436,7 @@ class _Filestores:
             pass
 
     def remove(self, volume: str) -> None:
+        FAULTS.meet("filestores.remove", volume)
         with self._store.open() as state:
             state["volumes"].pop(volume, None)
 

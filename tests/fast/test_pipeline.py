@@ -10,6 +10,7 @@ from deployments import pipeline, recovery, services
 from deployments.models import Deployment, Snapshot, Step
 from deployments.services import Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
+from deployments.steps import planning
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Answer, BuildFailed, DatabaseError, EdgeError, Exit, RunFailed, ServerUnreachable
@@ -549,6 +550,46 @@ def test_a_worker_that_was_held_up_between_two_steps_begins_no_step_of_what_has_
     second.refresh_from_db()
     assert second.status == Status.ROLLED_BACK
     assert not second.steps.filter(status=StepStatus.RUNNING).exists()
+
+
+def test_a_worker_that_dies_right_after_the_end_leaves_no_step_running(
+    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch, queues: Queues, faults: Faults
+) -> None:
+    first = services.request_deployment(production, Trigger.PUSH, ADA)
+    close = pipeline._close
+
+    def dies(held: Any, row: Step, status: StepStatus, outcome: str) -> None:
+        if row.kind == StepKind.COMPLETE:
+            raise Killed
+        close(held, row, status, outcome)
+
+    monkeypatch.setattr(pipeline, "_close", dies)
+    with pytest.raises(Killed):
+        pipeline.run(first.pk)
+
+    first.refresh_from_db()
+    assert first.status == Status.SUCCEEDED
+    assert kinds(first)[-1] == (StepKind.COMPLETE, StepStatus.SUCCEEDED)
+
+
+def test_a_worker_that_comes_back_promises_no_snapshot_that_another_has_removed(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    second = services.request_deployment(production, Trigger.PUSH, ADA)
+
+    def held_up(*_: Any) -> None:
+        """After the copy is made, and before that is on record."""
+        _make_stale(second)
+        pipeline.recover(second.pk)
+
+    monkeypatch.setattr(planning, "plan_again", held_up)
+    pipeline.run(second.pk)
+
+    second.refresh_from_db()
+    assert second.status == Status.ROLLED_BACK
+    assert Snapshot.objects.get(deployment=second).state == Snapshot.State.GONE
 
 
 def _die(*_: Any) -> None:

@@ -1,12 +1,12 @@
 """What may happen, in any order: pushes, people, clients, workers, the clock, and what goes wrong meanwhile."""
 
-import contextlib
 import hashlib
 import hmac
 import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.db import connection
@@ -21,60 +21,18 @@ from deployments.states import ACTIVE, Trigger
 from instances.models import Instance
 from projects.models import Environment, Project
 from tests import factories
-from tests.model.repository import GOOD, NO_BUILD, NO_UPDATE, SICK, WORDS, Repository
+from tests.model.acts import ACTS, INTERRUPTIONS, KINDS, SETTINGS
+from tests.model.repository import NO_BUILD, NO_UPDATE, SICK, Repository
 from tests.model.truth import Truth
-from tests.model.world import ERRORS, Outage, World
+from tests.model.world import Outage, World
 
+BREAKS = {NO_BUILD: "images.build", NO_UPDATE: "containers.run", SICK: "containers.exec"}
+"""The verb that a kind of commit fails in."""
 ENDS: Counter[str] = Counter()
 """How the deployments of all examples ended."""
 GRACE = Who("grace")
 GIT_HOST = Client()
 TABLES = ("deployments", "instances", "projects")
-SETTINGS: dict[str, list[Any]] = {
-    "auto_deploy": [True, False, None],
-    "branch": ["main", "staging"],
-    "workers": [0, 2, None],
-    "update_policy": ["changed", "all", "none", None],
-    "strategy": ["recreate", None],
-    "environment_variables": [{"GREETING": "hello"}, None],
-    "secret_variables": [{"API_KEY": "hunter2-hunter2"}, None],
-}
-BREAKS = {NO_BUILD: "images.build", NO_UPDATE: "containers.run", SICK: "containers.exec"}
-PLACES = st.sampled_from([0, 0, 0, 1])
-"""Of the environments; the first is what most happens to."""
-KINDS = st.sampled_from([GOOD, GOOD, GOOD, WORDS, NO_BUILD, NO_UPDATE, SICK])
-POINTS = st.integers(1, 160)
-ACTS = st.one_of(
-    st.tuples(st.just("push"), st.sampled_from(["main", "main", "staging"]), KINDS),
-    st.tuples(st.just("redeliver"), st.integers(0, 5), st.booleans()),
-    st.tuples(st.just("deploy"), PLACES, st.booleans()),
-    st.tuples(st.just("cancel"), PLACES),
-    st.tuples(st.just("roll_back"), PLACES, st.booleans()),
-    st.tuples(st.just("set"), PLACES, st.sampled_from(sorted(SETTINGS)), st.integers(0, 3)),
-    st.tuples(st.just("control"), PLACES, st.sampled_from(["start", "stop", "restart"])),
-    st.tuples(st.just("retry"), PLACES),
-    st.tuples(st.just("write"), PLACES),
-    st.tuples(st.just("write"), PLACES),
-    st.tuples(st.just("scheduled_action"), PLACES),
-    st.tuples(st.just("outage"), st.sampled_from(sorted(ERRORS)), st.integers(1, 4)),
-    st.tuples(st.just("redis_away"), st.integers(1, 3)),
-    st.tuples(st.just("redis_lost")),
-    st.tuples(st.just("wait"), st.sampled_from([1, 45, 400])),
-)
-WORKERS = st.one_of(
-    st.tuples(st.just("clock")),
-    st.tuples(st.just("work"), st.integers(0, 5), st.booleans()),
-)
-INTERRUPTIONS = st.dictionaries(
-    POINTS,
-    st.one_of(
-        st.tuples(st.just("die")),
-        st.tuples(st.just("hold_up")),
-        ACTS,
-        WORKERS,
-    ),
-    max_size=3,
-)
 
 
 class Model(RuleBasedStateMachine):
@@ -94,8 +52,9 @@ class Model(RuleBasedStateMachine):
         self.broken = False
         self.settled = -1
 
-    @initialize(staging=st.booleans(), live=st.booleans())
-    def begin(self, staging: bool, live: bool) -> None:
+    @initialize(staging=st.booleans(), live=st.booleans(), far=st.booleans())
+    def begin(self, staging: bool, live: bool, far: bool) -> None:
+        self.world.far = far
         project = factories.project(repository_url=self.repository.url, health_deadline=30)
         self.environments = [factories.environment(project=project)]
         if staging:
@@ -191,7 +150,7 @@ class Model(RuleBasedStateMachine):
 
     def do(self, act: tuple[Any, ...]) -> None:
         name, *arguments = act
-        with contextlib.suppress(NotPossible):
+        with suppress(NotPossible):
             getattr(self, f"_{name}")(*arguments)
 
     def environment(self, place: int) -> Environment:
@@ -333,8 +292,8 @@ class Model(RuleBasedStateMachine):
         for environment in self.environments:
             live = Deployment.objects.filter(environment=environment, live=True).first()
             newest = Deployment.objects.filter(environment=environment).first()
-            assert live, f"{environment} has nothing live"
-            assert live.commit == sha, (
+            went = live is not None and live.commit == sha
+            assert went, (
                 f"the next good push did not go live in {environment}: {newest}, "
                 f"{newest and newest.status}, {newest and newest.error} {newest and newest.detail}"
             )

@@ -250,7 +250,7 @@ class Truth:
             done = {StepStatus.SUCCEEDED, StepStatus.SKIPPED}
             self.require(set(steps) == set(FORWARD) and {status for status, _ in steps.values()} <= done, told)
         elif one.status == Status.SUPERSEDED:
-            self.require(not steps, told)
+            self.require(not any(facts for _, facts in steps.values()), told)
         else:
             did = {kind: status for kind, (status, facts) in steps.items() if facts}
             self.require(set(did.values()) <= {StepStatus.UNDONE}, told)

@@ -9,7 +9,7 @@ that it would still do on its way out, in a `finally` say, reaches the database,
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +31,23 @@ from instances.runtimes import simulated
 from instances.runtimes.base import DatabaseError, EdgeError, RunFailed, ServerUnreachable
 from tests.conftest import Queues
 
+LOOKS = ("facts", "prepare", "containers.exec", "databases.query", "images.ensure_base")
+"""Verbs that change nothing which another worker could miss."""
 WRITES = ("INSERT", "UPDATE", "DELETE")
+NAMED = {
+    "deployments.claims": ["own_name"],
+    "deployments.recovery": ["is_dead"],
+    "deployments.retention.on_server": ["file_lock"],
+    "deployments.retention.strays": ["file_lock"],
+    "deployments.retention.sweep": ["file_lock"],
+    "deployments.run": ["is_dead", "kill_named", "own_name"],
+    "deployments.steps.build": ["file_lock"],
+    "instances.doors": ["is_dead", "own_name"],
+    "instances.templates": ["file_lock"],
+    "projects.models": ["is_dead"],
+}
+"""Where processes and the kernel's locks are asked for."""
+WITH_THREADS = ("deployments.keeper", "deployments.probes", "ocore.waiting")
 ENDS = ("ROLLBACK", "RELEASE", "SAVEPOINT")
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 STALE_SECONDS = 45.0
@@ -47,9 +63,13 @@ class Killed(BaseException):
 class Process:
     interruptions: dict[int, Callable[[], None]]
     """By the number of the point: what happens elsewhere, or to it, at that moment."""
+    name: str = ""
+    """As the rows know it; "here ..." where all live on one machine."""
     points: int = 0
     dead: bool = False
     locks: int = 0
+    let_through: bool = False
+    """It has looked at the fence, and has done nothing since."""
     holds: dict[int, int] = field(default_factory=dict)
     """Deployment -> token, for its heartbeat."""
 
@@ -79,6 +99,9 @@ class World:
         self.outage: Outage | None = None
         self.redis_away = 0
         self.sick: Callable[[str, str], str] = lambda verb, name: ""
+        self.far = False
+        """Each process lives on another machine: none is known to be dead, none can be killed by the others."""
+        self._begun = 0
         self.most_points = 0
         self.changes = 0
         """How often something left a trace."""
@@ -91,6 +114,7 @@ class World:
         self.server = {name: {} for name in ("images", "containers", "roles", "databases", "volumes")} | {
             "doors": [],
             "routes": [],
+            "prepared": False,
         }
         self.queues.jobs.clear()
         self.processes.clear()
@@ -115,7 +139,8 @@ class World:
 
     def run(self, act: Callable[[], None], interruptions: Mapping[int, Callable[[], None]] | None = None) -> Process:
         """A process does this, to its end or until it is killed."""
-        process = Process(dict(interruptions or {}))
+        self._begun += 1
+        process = Process(dict(interruptions or {}), name=f"{'there' if self.far else 'here'} {self._begun}")
         self.processes.append(process)
         try:
             act()
@@ -164,21 +189,24 @@ class World:
         if threading.current_thread() is not threading.main_thread():
             return
         process.points += 1
-        for at in sorted(process.interruptions):
-            if at > process.points:
-                return
+        due = [at for at in sorted(process.interruptions) if at <= process.points]
+        for at in due:
             interruption = process.interruptions[at]
-            if not self._may_interrupt(process, interruption, kind):
-                return
-            del process.interruptions[at]
-            interruption()
+            if self._may_interrupt(process, interruption, kind):
+                del process.interruptions[at]
+                interruption()
+        if kind in ("fence", "verb"):
+            process.let_through = kind == "fence"
 
     def _may_interrupt(self, process: Process, interruption: Callable[[], None], kind: str) -> bool:
         if interruption == self.die:
             return True
         if connection.in_atomic_block or any(one.locks for one in self.processes):
             return False  # whoever comes would wait for the end of it
-        return getattr(interruption, "anywhere", True) or kind in ("fence", "write")
+        if getattr(interruption, "anywhere", True):
+            return True
+        # Between the last look at the fence and what it let through nobody can help; at everything else it must.
+        return kind in ("fence", "write") or (kind == "verb" and not process.let_through)
 
     # What surrounds the code
 
@@ -191,10 +219,12 @@ class World:
         patch.setattr(simulated.FAULTS, "meet", self._meet)
         patch.setattr(Run, "check", self._checked(Run.check))
         patch.setattr(Run, "__enter__", self._entered(Run.__enter__))
-        for module in ("deployments.steps.build", "instances.templates"):
-            patch.setattr(f"{module}.file_lock", self._file_lock)
-        for module in ("deployments.steps.snapshot", "deployments.steps.deploy"):
+        for module, names in NAMED.items():
+            for name in names:
+                patch.setattr(f"{module}.{name}", getattr(self, f"_{name}"))
+        for module in WITH_THREADS:
             patch.setattr(f"{module}.ThreadPoolExecutor", InTurn)
+        patch.setattr("ocore.waiting.connections.close_all", lambda: None)  # of a thread that is none here
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -212,7 +242,7 @@ class World:
 
     @contextmanager
     def _open(self) -> Iterator[dict[str, Any]]:
-        self.point("verb")
+        self.point("look")
         with self._lock:
             state = json.loads(json.dumps(self.server))
             yield state
@@ -220,7 +250,7 @@ class World:
                 self.server, self.changes = state, self.changes + 1
 
     def _meet(self, verb: str, *arguments: Any) -> None:
-        self.point("verb")
+        self.point("look" if verb in LOOKS else "verb")
         part = verb.partition(".")[0]
         outage = self.outage
         if outage and (outage.part in (part, "server")):
@@ -248,7 +278,7 @@ class World:
         return enter
 
     @contextmanager
-    def _file_lock(self, path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def _file_lock(self, path: Path, told: Callable[[], None] | None = None) -> Iterator[None]:
         """The kernel's, freed by whoever dies. Nobody is interrupted who has one, so nobody waits."""
         self.point("verb")
         process = self.processes[-1]
@@ -257,6 +287,18 @@ class World:
             yield
         finally:
             process.locks -= 1
+
+    def _own_name(self) -> str:
+        return self.processes[-1].name if self.processes else ""
+
+    def _is_dead(self, name: str) -> bool:
+        """Nobody can tell of a process on another machine."""
+        return name.startswith("here") and not any(one.name == name and not one.dead for one in self.processes)
+
+    def _kill_named(self, name: str) -> None:
+        for one in self.processes[:-1]:
+            if one.name == name and name.startswith("here"):
+                one.dead = True
 
     def _get_queue(self, name: str) -> Any:
         return Handover(self, self.queues.get_queue(name))
@@ -278,7 +320,11 @@ class World:
         return self.run(lambda: getattr(jobs, function)(*arguments), interruptions)
 
     def clock(self, interruptions: Mapping[int, Callable[[], None]] | None = None) -> Process:
-        return self.run(jobs.reconcile, interruptions)
+        return self.run(self._tick, interruptions)
+
+    def _tick(self) -> None:
+        for job in (jobs.reconcile, jobs.keep_running, jobs.probe_environments, jobs.sweep_all):
+            job()
 
 
 class Handover:
@@ -306,7 +352,10 @@ class Handover:
 class InTurn:
     """A pool of threads that does everything at once, in order: what happens is the same in every run."""
 
-    def __init__(self, max_workers: int = 1) -> None:
+    def __init__(self, max_workers: int = 1, thread_name_prefix: str = "") -> None:
+        pass
+
+    def shutdown(self, *, wait: bool = True, cancel_futures: bool = False) -> None:
         pass
 
     def __enter__(self) -> "InTurn":
@@ -323,5 +372,6 @@ class InTurn:
             future.set_exception(error)
         return future
 
-    def map(self, act: Callable[..., Any], values: Sequence[Any]) -> list[Any]:
-        return [future.result() for future in [self.submit(act, value) for value in values]]
+    def map(self, act: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
+        futures = [self.submit(act, *arguments) for arguments in zip(*values, strict=False)]
+        return [future.result() for future in futures]
