@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from deployments import schedule
@@ -27,6 +27,7 @@ from deployments.steps.base import Nothing, NothingNew
 from instances import templates
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
+from instances.runtimes.base import ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
 
@@ -57,7 +58,7 @@ def run(pk: int) -> Deployment:
         try:
             for kind in FORWARD:
                 _perform(held, kind)
-                schedule.hand_out(held.environment.server_id)  # a build has ended: there is room for the next
+                _make_room(held, kind)
         except (Lost, StaleTransition):
             raise
         except NothingNew as error:
@@ -68,6 +69,16 @@ def run(pk: int) -> Deployment:
             _settle(held, _as_bug(error))
             raise
     return _reload(held)
+
+
+def _make_room(held: Run, ended: StepKind) -> None:
+    """A build has ended: there is room for the next. What goes wrong with that is no failure of this deployment; the
+    clock hands out too."""
+    if ended == StepKind.BUILD:
+        try:
+            schedule.hand_out(held.environment.server_id)
+        except DatabaseError:
+            logger.exception("The next deployments on %s wait for the clock", held.environment.server)
 
 
 def recover(pk: int) -> Deployment:
@@ -83,8 +94,13 @@ def recover(pk: int) -> Deployment:
                 _perform(held, StepKind.COMPLETE)
             else:
                 _take_back(held, LOST)
+        except (Lost, StaleTransition):
+            raise
         except ExpectedError as error:
             _settle(held, error)
+        except Exception as error:
+            _settle(held, _as_bug(error))
+            raise
         _tidy_after_the_dead(held)
     return _reload(held)
 
@@ -197,7 +213,7 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
     deployment = held.deployment
     held.undoing = True
     status = _status(deployment)
-    if status != Status.ROLLING_BACK:  # else the reason is on record already, and this is another attempt
+    if status != Status.ROLLING_BACK and not (reason is LOST and deployment.error):  # else this is another attempt
         held.say(reason)
     deployment.steps.filter(status=StepStatus.RUNNING).exclude(kind=StepKind.ROLLBACK).update(
         status=StepStatus.FAILED, outcome=held.redact(reason.message), finished_at=timezone.now()
@@ -239,6 +255,12 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
             held.save(error=f"{held.deployment.error} {outcome}")
         _finish(held, end, row=row, outcome=outcome)
         return
+    if isinstance(failure, ServerUnreachable):
+        # Nobody can put anything back there now, and nobody is needed for it later: the reconciler comes again.
+        stage.write(f"Not yet: {failure.message} It goes on once the server answers.")
+        stage.flush()
+        logger.error("%s is taken back once its server answers: %s", held.deployment, failure.message)
+        return
     _log_error(stage, failure)
     stage.flush()
     held.say(
@@ -273,7 +295,8 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
                     step.status = StepStatus.UNDONE
                     Step.objects.filter(pk=step.pk, deployment__token=held.token).update(status=StepStatus.UNDONE)
         except ExpectedError as error:
-            if isinstance(error, HOPELESS) or time.monotonic() + pause > deadline:
+            away = held.inherited and isinstance(error, ServerUnreachable)  # then the reconciler is patient enough
+            if away or isinstance(error, HOPELESS) or time.monotonic() + pause > deadline:
                 return error
             stage.log(f"Not yet: {error.message} Trying again in {pause:.0f} s.")
             waiting.pause(pause)

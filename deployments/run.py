@@ -245,12 +245,14 @@ def take_over(pk: int) -> Deployment:
     lives on this machine, it is killed before anything else is done.
     """
     deployment = _load(pk)
-    rows = Deployment.objects.filter(pk=pk, token=deployment.token, status__in=UNDERWAY)
-    if not is_dead(deployment.holder):
-        rows = rows.filter(heartbeat_at__lt=timezone.now() - STALE)
-    if not rows.update(token=deployment.token + 1, heartbeat_at=timezone.now(), holder=own_name()):
+    held = deployment.heartbeat_at and deployment.heartbeat_at >= timezone.now() - STALE
+    if held and not is_dead(deployment.holder):
         raise Busy(f"{deployment} is held by somebody who lives")
-    kill_named(deployment.holder)
+    if not kill_named(deployment.holder):
+        raise Busy(f"{deployment} is held by {deployment.holder}, which cannot be killed")
+    rows = Deployment.objects.filter(pk=pk, token=deployment.token, status__in=UNDERWAY)
+    if not rows.update(token=deployment.token + 1, heartbeat_at=timezone.now(), holder=own_name()):
+        raise Busy(f"{deployment} was taken over by somebody else")
     return _load(pk)
 
 

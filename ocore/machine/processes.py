@@ -68,15 +68,16 @@ def is_dead(name: str) -> bool:
     return process is not None and not process.alive
 
 
-def kill_named(name: str) -> None:
-    """The process of that `own_name` does nothing any more, if it lives here; never this one."""
+def kill_named(name: str) -> bool:
+    """The process of that `own_name` does nothing any more, if it lives here; never this one. False: it lives on."""
     process = _local(name)
     if process is None or process.pid == os.getpid():
-        return
+        return True
     send([process], signal.SIGKILL)
     deadline = time.monotonic() + KILL_SECONDS
     while process.alive and time.monotonic() < deadline:
         time.sleep(0.01)
+    return not process.alive
 
 
 def _local(name: str) -> Process | None:

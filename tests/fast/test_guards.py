@@ -5,18 +5,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
-from deployments import control, forget, pipeline, recovery, removal, services
+from deployments import control, forget, pipeline, recovery, removal, schedule, services
 from deployments.bring_back import bring_back
 from deployments.models import Deployment
 from deployments.services import NotPossible, Who
-from deployments.states import Status, Trigger
+from deployments.states import Status, StepKind, Trigger
 from deployments.worker import abandon
 from instances import doors
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import DatabaseError, Exit, RunFailed
+from instances.runtimes.base import DatabaseError, Exit, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from ocore.machine.processes import own_name
 from projects.models import Environment, Server
@@ -208,6 +209,89 @@ def test_a_passing_failure_in_a_rollback_is_tried_again(
 
     assert second.status == Status.ROLLED_BACK, log_of(second)
     assert "prepare" in faults.calls
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_server_that_goes_away_during_a_rollback_is_waited_for_and_needs_nobody(
+    deploy: Any,
+    queues: Queues,
+    production: Environment,
+    remote: GitRemote,
+    faults: Faults,
+    settings: Any,
+    cancelled: bool,
+) -> None:
+    settings.OCORE_ROLLBACK_SECONDS = 0
+    first = deploy()
+    remote.commit("Second", addon("1.1"))
+
+    def away(*_: Any) -> None:
+        if cancelled:
+            services.cancel(Deployment.objects.get(status=Status.RUNNING), Who("grace"))
+        for verb in ("databases.put_back", "containers.remove", "containers.start", "prepare"):
+            faults.raised[verb] = ServerUnreachable("The server does not answer.")
+        raise ServerUnreachable("The server does not answer.")
+
+    faults.raised["containers.run"] = away
+    second = deploy()
+    assert second.status == (Status.CANCELLING if cancelled else Status.ROLLING_BACK)
+    assert "It goes on once the server answers" in log_of(second)
+    why = second.error
+
+    for _ in range(3):  # the clock looks, and the server is still away
+        Deployment.objects.filter(pk=second.pk).update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+        recovery.reconcile()
+        queues.run_all()
+        second.refresh_from_db()
+        assert not second.final
+        assert second.error == why
+    faults.clear()
+    Deployment.objects.filter(pk=second.pk).update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    recovery.reconcile()
+    queues.run_all()
+
+    second.refresh_from_db()
+    assert second.status == (Status.CANCELLED if cancelled else Status.ROLLED_BACK), log_of(second)
+    assert running(production) == [f"ocore-test-acme-production-main-d{first.pk}"]
+    assert not Door.objects.exists()
+
+
+def test_a_database_that_is_locked_for_a_moment_when_a_build_ends_fails_nothing(
+    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = schedule.hand_out
+    failed: list[int] = []
+
+    def locked_once(server: int) -> None:
+        if Deployment.objects.filter(status=Status.RUNNING).exists() and not failed:
+            failed.append(server)
+            raise OperationalError("database is locked")
+        real(server)
+
+    monkeypatch.setattr(schedule, "hand_out", locked_once)
+
+    assert deploy().status == Status.SUCCEEDED
+    assert failed
+
+
+def test_a_defect_met_while_taking_over_is_on_record(
+    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = deploy()
+    lost = factories.deployment(
+        production, status=Status.RUNNING, heartbeat_at=None, switched_at=timezone.now(), image=first.image
+    )
+
+    def broken(_: Any) -> str:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(pipeline.STEPS[StepKind.COMPLETE], "perform", broken)
+    with pytest.raises(ZeroDivisionError):
+        pipeline.recover(lost.pk)
+
+    lost.refresh_from_db()
+    assert "ZeroDivisionError: a defect" in lost.error
+    assert "report it" in lost.advice or "goes on trying" in lost.advice
 
 
 def test_make_up_leaves_what_is_in_the_middle_of_something_alone(

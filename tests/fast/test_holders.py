@@ -102,6 +102,18 @@ def test_whoever_takes_over_from_one_that_stands_still_kills_it_first(other: Any
 
 
 @pytest.mark.django_db
+def test_nobody_takes_over_from_one_that_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = underway(own_name())
+    Deployment.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    monkeypatch.setattr("deployments.run.kill_named", lambda _: False)
+
+    with pytest.raises(Busy, match="cannot be killed"):
+        take_over(deployment.pk)
+    deployment.refresh_from_db()
+    assert deployment.token == 1
+
+
+@pytest.mark.django_db
 def test_each_side_effect_is_asked_for_first_and_a_look_is_not(environment: Environment) -> None:
     def refuse() -> None:
         raise Lost("no longer ours")
