@@ -9,6 +9,17 @@ import pytest
 
 from instances.runtimes.simulated import FAULTS, Faults
 
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`--dist loadgroup`) each kind of real thing is one process's alone: such tests share a
+    namespace and ports. The fast ones go wherever there is room."""
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0]
+        if kind != "fast":
+            item.add_marker(pytest.mark.xdist_group("real" if kind == "real" else "others"))
+
 
 @pytest.fixture(autouse=True)
 def _own_state(settings: Any, tmp_path: Path) -> None:
