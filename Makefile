@@ -43,8 +43,8 @@ chaos: prepare-tests ## Kill anything at N crash points and N random instants (N
 	@$(TEST_ENV) OCORE_CHAOS_N="$(or $(N),100)" OCORE_CHAOS_SEED="$(SEED)" OCORE_CHAOS_ONLY="$(ONLY)" \
 		$(VENV)/bin/python -m pytest -s tests/chaos $(if $(ONLY),-k crash_point) $(if $(RANDOM),-k any_instant)
 
-model: venv-dev ## Act on the simulated server in N random orders of events (N=1000, some minutes)
-	@$(TEST_ENV) OCORE_MODEL_EXAMPLES=$(or $(N),1000) $(VENV)/bin/python -m pytest -rP tests/fast/test_model.py
+model: venv-dev ## Act on the simulated server in N random orders, and kill a worker at every point (N=300: 15 minutes)
+	@$(TEST_ENV) OCORE_MODEL_EXAMPLES=$(or $(N),300) $(VENV)/bin/python -m pytest -rP tests/fast/test_model.py
 
 screenshots: prepare-tests ## Run the browser test and take the pictures of the README from it
 	@$(TEST_ENV) OCORE_SCREENSHOTS="$(CURDIR)/var/screenshots" $(VENV)/bin/python -m pytest tests/browser

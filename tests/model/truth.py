@@ -32,7 +32,9 @@ class Rows:
             )
         )
         self.snapshots = list(
-            Snapshot.objects.values_list("pk", "environment_id", "state", "database", "label", named=True)
+            Snapshot.objects.values_list(
+                "pk", "environment_id", "deployment_id", "state", "database", "label", named=True
+            )
         )
 
     def of(self, environment: Environment) -> list[Any]:
@@ -117,15 +119,18 @@ class Truth:
         """Take notice of what has become true since the last look."""
         with self.world.unseen():
             rows = Rows()
+        underway = {one.pk for one in rows.deployments if one.status in UNDERWAY}
         for snapshot in rows.snapshots:
             if snapshot.state == Snapshot.State.READY and snapshot.pk not in self.kept:
                 self.kept[snapshot.pk] = list(self.ledger.get(snapshot.environment_id, []))
-                self.require(snapshot.database in self.world.server["databases"], f"{snapshot.database} is there")
-                found = self._rows(snapshot.database)
-                self.require(
-                    found == self.kept[snapshot.pk],
-                    f"{snapshot.database} has {found}, accepted were {self.kept[snapshot.pk]}",
-                )
+                if snapshot.deployment_id not in underway:  # else it may just be on its way back
+                    self.require(snapshot.database in self.world.server["databases"], f"{snapshot.database} is there")
+                if snapshot.database in self.world.server["databases"]:
+                    found = self._rows(snapshot.database)
+                    self.require(
+                        found == self.kept[snapshot.pk],
+                        f"{snapshot.database} has {found}, accepted were {self.kept[snapshot.pk]}",
+                    )
         for environment in self.environments:
             newest = next((one for one in rows.of(environment) if one.switched_at), None)
             served = self.served.get(environment.pk)
