@@ -25,7 +25,7 @@ FOLDERS = 20
 FILE_BYTES = 16 * 1024
 FILES_SECONDS = 300.0
 
-# Half of it is indexes or compresses well, as with Odoo's own; half is random.
+# Random text, so that a dump can't compress it away; indexes, so that a restore has to build some.
 TABLE_SQL = """
 CREATE TABLE bench_{number} AS
 SELECT n AS id, n % 997 AS partner, date '2020-01-01' + n % 2000 AS day, random() * 1000 AS amount,
