@@ -36,7 +36,7 @@ lint: venv-dev ## Check style and types
 format: venv-dev ## Put the code into its form
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
-bench: prepare-tests ## Measure push-to-live against the same commands typed by hand
+bench: prepare-tests ## Measure push, rollback and the guards against the same typed by hand
 	@$(VENV)/bin/python -m tests.bench
 
 chaos: prepare-tests ## Kill anything at N crash points and N random instants (N=100, SEED=1)

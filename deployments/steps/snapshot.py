@@ -82,7 +82,7 @@ def perform(stage: Stage) -> str:
     _stop_everything(run)
     stage.log("The door is closed, the old version is stopped. Nobody writes now.")
     run.check()
-    _take(run, snapshot)
+    take(run, snapshot)
     stage.log(f"Kept: {format_size(snapshot.size_bytes)}, {snapshot.checksums['filestore']['files']} files.")
     return f"{format_size(snapshot.size_bytes)} kept, data as of {snapshot.taken_at:%H:%M:%S} UTC"
 
@@ -109,7 +109,8 @@ def _row(run: Run) -> Snapshot:
     return snapshot
 
 
-def _take(run: Run, snapshot: Snapshot) -> None:
+def take(run: Run, snapshot: Snapshot) -> None:
+    """Database and filestore, with their checksums on the snapshot's row. Nobody may write meanwhile."""
     environment, runtime = run.environment, run.runtime
     snapshot.taken_at = timezone.now()  # since nobody writes any more, the instant that the data is of
     link = partial(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)

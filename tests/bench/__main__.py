@@ -1,4 +1,4 @@
-"""`python -m tests.bench [push|door|webhook|rollback|schedule ...]`: measure, print a table each, write
+"""`python -m tests.bench [push|door|webhook|rollback|restore|guard|schedule ...]`: measure, print a table each, write
 `bench/<name>.json` in the state folder, and leave nothing else behind."""
 
 import argparse
@@ -6,6 +6,8 @@ import contextlib
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,14 @@ from tests.bench import surroundings
 if TYPE_CHECKING:
     from ocore.machine.progress import Progress
 
-BENCHES = ("push", "door", "webhook", "rollback", "schedule")
-
+BENCHES = ("push", "door", "webhook", "rollback", "restore", "guard", "schedule")
+SIZES = (35, 1000, 5000)
 
 NEEDED = ("bash", "curl", "docker", "git")
 
 
 def main() -> int:
-    arguments = _arguments()
+    chosen = arguments(sys.argv[1:])
     results = surroundings.results_folder()
     state = surroundings.enter(results)
     import django
@@ -42,7 +44,7 @@ def main() -> int:
         with surroundings.only_one(results):
             try:
                 surroundings.clean(state)
-                _measure(progress, arguments, results, state)
+                _measure(progress, chosen, results, state)
             except BaseException:
                 surroundings.keep_logs(state, results)
                 raise
@@ -62,38 +64,50 @@ def main() -> int:
     return 0
 
 
-def _measure(progress: "Progress", arguments: argparse.Namespace, results: Path, state: Path) -> None:
-    from tests.bench import cast, door, push, report, rollback, schedule, webhook
+def _measure(progress: "Progress", chosen: argparse.Namespace, results: Path, state: Path) -> None:
+    from tests.bench import cast, door, guard, push, report, restore, rollback, schedule, webhook
 
     measures = {
         "push": push.measure,
         "door": door.measure,
         "webhook": webhook.measure,
         "rollback": rollback.measure,
+        "restore": partial(restore.measure, sizes=chosen.sizes),
+        "guard": guard.measure,
         "schedule": schedule.measure,
     }
     with contextlib.ExitStack() as stack:
         with progress.step("Starting a portal"):
             stack.enter_context(surroundings.Portal(state))
         everybody = cast.assemble(state, progress)
-        for name in arguments.benches or BENCHES:
+        for name in chosen.benches or BENCHES:
             progress.say(f"Measuring: {name}")
-            figures = measures[name](everybody, arguments.rounds)
+            figures = measures[name](everybody, chosen.rounds)
             report.write(figures, results / f"{name}.json")
             progress.say(f"{results / name}.json")
             sys.stdout.write("\n" + report.table(figures) + "\n")
             sys.stdout.flush()
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"of: {', '.join(BENCHES)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each push is measured (default: 5)")
-    arguments = parser.parse_args()
-    unknown = set(arguments.benches) - set(BENCHES)
-    if unknown or arguments.rounds < 1:
+    parser.add_argument(
+        "--sizes", type=_sizes, default=SIZES, help="MB of the databases of restore (default: 35,1000,5000)"
+    )
+    chosen = parser.parse_args(words)
+    unknown = set(chosen.benches) - set(BENCHES)
+    if unknown or chosen.rounds < 1:
         parser.error(f"there is no bench {', '.join(unknown)}" if unknown else "at least one round")
-    return arguments
+    return chosen
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(sorted({int(part) for part in text.split(",")}))
+    if sizes[0] < 1:
+        raise ValueError
+    return sizes
 
 
 if __name__ == "__main__":

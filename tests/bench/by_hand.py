@@ -64,6 +64,18 @@ class ByHand:
         self._rollbacks += 1
         return self._script("rollback", str(push), str(self._rollbacks))
 
+    def dump(self, database: str, volume: str) -> float:
+        """A database and its filestore are copied for keeping; the seconds it took."""
+        return self._script("dump", DATABASE=database, VOLUME=volume).phases["dump"]
+
+    def restore(self, database: str, volume: str) -> float:
+        """Both become what `dump` has kept, which goes; the seconds it took."""
+        return self._script("restore", DATABASE=database, VOLUME=volume).phases["restore"]
+
+    def settle(self) -> None:
+        """What was written before is on the disk: nobody who is measured next waits for that."""
+        self._script("settle")
+
     def _write_conf(self, runtime: Any, version: str, password: str) -> None:
         from instances.odoo import config
         from instances.odoo.versions import series
@@ -81,7 +93,7 @@ class ByHand:
         )
         (self._folder / "odoo.conf").write_text(conf)
 
-    def _script(self, *arguments: str) -> Done:
+    def _script(self, *arguments: str, **instead: str) -> Done:
         environment = {
             **os.environ,
             "FOLDER": str(self._folder),
@@ -95,6 +107,7 @@ class ByHand:
             "VOLUME": NAME,
             "PORT": str(BY_HAND_PORT),
             "LABEL": f"io.ocore.namespace={NAMESPACE}",
+            **instead,
         }
         began, clock = time.monotonic(), time.time()
         said = _run("bash", str(Path(__file__).with_name("by_hand.sh")), *arguments, environment=environment)

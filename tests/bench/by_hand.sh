@@ -4,6 +4,9 @@
 #   by_hand.sh install     the first time: the addon is installed in a database that is there
 #   by_hand.sh push        what was pushed goes live
 #   by_hand.sh rollback N  the version, database and filestore that push number N replaced
+#   by_hand.sh dump        a database and its filestore are copied for keeping
+#   by_hand.sh restore     both become that copy again, which goes
+#   by_hand.sh settle      what was written is on the disk
 #
 # Prints a line "phase seconds-since-the-epoch" at each phase's end. From the environment: FOLDER (holds mirror.git and
 # odoo.conf), NAME, BRANCH, MODULE, BASE (Odoo's image), DATABASE, NETWORK, POSTGRES, VOLUME, PORT, LABEL.
@@ -15,6 +18,7 @@ run=(--network "$NETWORK" --volume "$VOLUME:/var/lib/odoo" --volume "$FOLDER/odo
 
 mark() { echo "$1 $EPOCHREALTIME"; }
 sql() { docker exec "$POSTGRES" sh -c 'exec /usr/lib/postgresql/*/bin/psql -q -U postgres -c "$1"' sh "$1"; }
+pg() { docker exec "$POSTGRES" sh -c 'PATH=$(echo /usr/lib/postgresql/*/bin):$PATH; exec "$@"' sh "$@"; }
 layers() { docker image inspect --format '{{.RootFS.Layers}}' "$1"; }
 ask() { curl --silent --fail --noproxy '*' --max-time 20 "http://127.0.0.1:$PORT$1"; }
 
@@ -94,5 +98,26 @@ rollback)
     mark health
     docker rm "$NAME-old" > /dev/null
     mark complete
+    ;;
+dump)
+    pg pg_dump --format custom --file /tmp/kept.dump "$DATABASE"
+    cp --archive "$data/filestore/$DATABASE" "$data/kept"
+    mark dump
+    ;;
+restore)
+    pg dropdb "$DATABASE"
+    pg createdb --owner "$DATABASE" --template template0 --encoding UTF8 --lc-collate C "$DATABASE"
+    pg pg_restore --jobs 2 --exit-on-error --dbname "$DATABASE" /tmp/kept.dump
+    rm --recursive "$data/filestore/$DATABASE"
+    cp --archive "$data/kept" "$data/filestore/$DATABASE"
+    mark restore
+    # Not counted. With its label the database is oCore's again.
+    sql "COMMENT ON DATABASE \"$DATABASE\" IS '$LABEL'"
+    pg rm /tmp/kept.dump
+    rm --recursive "$data/kept"
+    ;;
+settle)
+    sql CHECKPOINT
+    sync
     ;;
 esac

@@ -97,7 +97,7 @@ def _shown(value: float, samples: Sequence[float], unit: str) -> str:
 
 
 def _digits(unit: str) -> int:
-    return {"s": 2, "ms": 1}.get(unit, 0)
+    return {"s": 2, "ms": 1, "%": 2, "times": 1}.get(unit, 0)
 
 
 def _rounded(number: float | None) -> float | None:
