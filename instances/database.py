@@ -33,6 +33,7 @@ from instances.runtimes.base import (
     Rows,
     ServerSpec,
     ServerUnreachable,
+    aside_name,
 )
 from ocore import waiting
 from ocore.errors import ExpectedError
@@ -158,7 +159,7 @@ class PostgresCluster:
         self._verb(f"rename {source} to {target}", database_scripts.RENAME, names)
 
     def put_back(self, source: str, target: str) -> None:
-        names = {"source": source, "target": target, "aside": f"{target[:50]}__aside"}
+        names = {"source": source, "target": target, "aside": aside_name(target)}
         self._verb(f"put {source} back as {target}", database_scripts.PUT_BACK, names)
 
     def drop(self, database: str) -> None:

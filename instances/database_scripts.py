@@ -207,7 +207,6 @@ DROP DATABASE :"aside" WITH (FORCE);
 PUT_BACK = f"""{_BEGIN}{_look_up("source")}{_look_up("target")}
 \\if :source_missing
 {_unless("target_ours", "missing")}
-{_DROP_ASIDE}
 \\echo done
 \\quit
 \\endif
@@ -216,7 +215,6 @@ PUT_BACK = f"""{_BEGIN}{_look_up("source")}{_look_up("target")}
 {_when("target_foreign", "taken")}
 {_DROP_ASIDE}
 {_alone(_SWAP)}
-{_DROP_ASIDE}
 \\echo done
 """
 """Both renames are one transaction: whoever comes late or twice finds that the source is gone, and touches nothing."""

@@ -60,10 +60,11 @@ copy "filestore/$2" "snapshots/.$3.new"
 swap "snapshots/.$3.new" "snapshots/$3" "snapshots/.$3.old"
 facts "snapshots/$3"
 """
-RESTORE = f"""{_BEGIN}{_COPY}
+RESTORE = f"""{_BEGIN}{_FACTS}{_COPY}
 [ -d "snapshots/$3" ] || exit {NO_SNAPSHOT}
 copy "snapshots/$3" "filestore/.$2.new"
 swap "filestore/.$2.new" "filestore/$2" "filestore/.$2.old"
+facts "filestore/$2"
 """
 FACTS = f"""{_BEGIN}{_FACTS}
 if [ -n "$3" ]; then
@@ -134,8 +135,8 @@ class VolumeFilestores:
         """Taken anew when it is there already, so that it is never older than the database's."""
         return _facts(self._run(f"take the snapshot {snapshot}", SNAPSHOT, volume, database, snapshot))
 
-    def restore(self, volume: str, database: str, snapshot: str) -> None:
-        self._run(f"put back the snapshot {snapshot}", RESTORE, volume, database, snapshot)
+    def restore(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
+        return _facts(self._run(f"put back the snapshot {snapshot}", RESTORE, volume, database, snapshot))
 
     def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
         return _facts(self._run("list the files", FACTS, volume, database, snapshot))

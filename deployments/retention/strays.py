@@ -19,14 +19,13 @@ from deployments.retention.verdicts import Kind, StillNeeded, Thing
 from instances import templates
 from instances.filestore import VOLUME_LABEL
 from instances.models import Instance
-from instances.runtimes.base import Container, ImageMissing
+from instances.runtimes.base import Container, ImageMissing, aside_name
 from ocore.locks import file_lock
 from projects.models import Environment
 
 UNKNOWN = "nothing on record knows it, and it may be a client's: look at it, then ./manage.py retention --unknown"
 TEMPLATE = re.compile(r"(ocore_base_[0-9a-f]{12})(_draft)?")
 SNAPSHOT = re.compile(r"(.+)__s([0-9]+)")
-ASIDE = "__aside"
 
 
 def databases(scene: Scene) -> Iterator[Thing]:
@@ -53,7 +52,7 @@ def databases(scene: Scene) -> Iterator[Thing]:
                 since=snapshot.taken_at,
                 needed=scene.needs.environments.get(environment.pk, ""),
             )
-        elif aside := next((one for base, one in own.items() if name == f"{base[:50]}{ASIDE}"), None):
+        elif aside := next((one for base, one in own.items() if name == aside_name(base)), None):
             yield thing(
                 _unless_touched(aside, drop),
                 of=str(aside),

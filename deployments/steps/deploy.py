@@ -89,8 +89,8 @@ def _restore(stage: Stage, snapshot: Snapshot) -> None:
     stage.log(f"Putting back the data as of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC")
     run.check()
     runtime.databases.clone(snapshot.database, environment.database)
-    runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
-    verify(environment, run, snapshot)
+    files = runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
+    verify(environment, run, snapshot, files)
 
 
 def _one_shot_name(run: Run) -> str:

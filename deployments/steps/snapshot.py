@@ -20,7 +20,7 @@ from deployments.steps.health_check import wait_until_healthy
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import DatabaseError
+from instances.runtimes.base import DatabaseError, FilestoreFacts, aside_name
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
@@ -150,15 +150,14 @@ def put_back(run: Run, snapshot: Snapshot) -> None:
     run.check()
     runtime.databases.put_back(snapshot.database, environment.database)
     run.check()
-    runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
-    verify(environment, run, snapshot)
+    files = runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
+    verify(environment, run, snapshot, files)
     _record(run, snapshot, Snapshot.State.RESTORED)
 
 
-def verify(environment: Environment, run: Run, snapshot: Snapshot) -> None:
+def verify(environment: Environment, run: Run, snapshot: Snapshot, files: FilestoreFacts) -> None:
     """Raises `RestoreFailed` when database or filestore are not what the snapshot's checksums say."""
     fingerprint = run.runtime.databases.query(environment.database, FINGERPRINT_SQL)[0][0]
-    files = run.runtime.filestores.facts(environment.volume, environment.database)
     wrong = []
     if fingerprint != snapshot.checksums["database"]:
         wrong.append("database")
@@ -198,15 +197,16 @@ def undo(stage: Stage, step: Step) -> None:
 
 
 def _tidy(stage: Stage, snapshot: Snapshot) -> None:
-    """What was kept is what is live again. A copy that can't be removed now costs disk; it doesn't undo the undo."""
+    """What was kept is what is live again; clients wait no more. A copy that can't be removed now costs disk; it
+    doesn't undo the undo."""
     environment, runtime = stage.run.environment, stage.run.runtime
+    restored = snapshot.state == Snapshot.State.RESTORED
     try:
-        if snapshot.state != Snapshot.State.RESTORED:
-            runtime.databases.drop(snapshot.database)
+        runtime.databases.drop(aside_name(environment.database) if restored else snapshot.database)
         runtime.filestores.discard(environment.volume, snapshot.label)
     except ExpectedError as error:
         stage.log(f"A copy could not be removed now, and will be later: {error.message}")
         _record(stage.run, snapshot, Snapshot.State.REMOVING)
         return
-    if snapshot.state != Snapshot.State.RESTORED:
+    if not restored:
         _record(stage.run, snapshot, Snapshot.State.GONE)

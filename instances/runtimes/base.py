@@ -255,6 +255,11 @@ class Containers(Protocol):
     def leave_edge(self, name: str) -> None: ...
 
 
+def aside_name(database: str) -> str:
+    """Under which `put_back` leaves what was there."""
+    return f"{database[:50]}__aside"
+
+
 class Databases(Protocol):
     host: str
     """Name and port under which Odoo's containers reach PostgreSQL."""
@@ -275,8 +280,9 @@ class Databases(Protocol):
     def rename(self, source: str, target: str) -> None: ...
 
     def put_back(self, source: str, target: str) -> None:
-        """`source` takes the place of `target`, which is dropped. Atomic: nothing is done when `source` is gone already
-        and `target` is there, so that one who comes late or twice destroys nothing."""
+        """`source` takes the place of `target`, which stays under its `aside_name` until that is dropped: dropping
+        takes the longer the larger it is. Atomic: nothing is done when `source` is gone already and `target` is there,
+        so that one who comes late or twice destroys nothing."""
 
     def drop(self, database: str) -> None:
         """Gone, whoever is connected. Refuses (`DatabaseError`) what does not carry our label."""
@@ -311,8 +317,8 @@ class Filestores(Protocol):
 
     def snapshot(self, volume: str, database: str, snapshot: str) -> FilestoreFacts: ...
 
-    def restore(self, volume: str, database: str, snapshot: str) -> None:
-        """The filestore becomes what it was at the snapshot, which stays; atomic for whoever looks."""
+    def restore(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
+        """The filestore becomes what it was at the snapshot, which stays; atomic for whoever looks. What it is then."""
 
     def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
         """Of the living filestore, or of a snapshot."""

@@ -361,6 +361,8 @@ class _Databases:
         with self._open() as state:
             databases = state["databases"]
             if source in databases:
+                if target in databases:
+                    databases[base.aside_name(target)] = databases.pop(target)
                 databases[target] = databases.pop(source)
             elif target not in databases:
                 raise base.DatabaseError(f"Neither {source} nor {target} exists.")
@@ -450,10 +452,11 @@ class _Filestores:
             content["snapshots"][snapshot] = list(content["filestore"].get(database, []))
         return self.facts(volume, database, snapshot)
 
-    def restore(self, volume: str, database: str, snapshot: str) -> None:
+    def restore(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
         FAULTS.meet("filestores.restore", volume, snapshot)
         with self._volume(volume) as content:
             content["filestore"][database] = list(content["snapshots"][snapshot])
+        return self.facts(volume, database)
 
     def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
         with self._volume(volume) as content:

@@ -9,6 +9,7 @@ from deployments.run import Run
 from deployments.steps import planning, snapshot
 from instances import templates
 from instances.runtimes import runtime_for
+from instances.runtimes.base import aside_name
 from projects.models import Environment
 from tests.bench import sized
 from tests.bench.cast import BenchFailed, Cast
@@ -99,6 +100,7 @@ def _through_ocore(
         began = time.monotonic()
         snapshot.put_back(run, kept)
         samples["rollback", megabytes].append(time.monotonic() - began)
+        runtime.databases.drop(aside_name(environment.database))
         runtime.filestores.discard(environment.volume, kept.label)
 
 

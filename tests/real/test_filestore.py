@@ -66,7 +66,7 @@ def test_a_fresh_environment_has_no_files_and_a_snapshot_of_that_can_be_put_back
     in_volume(containers, WRITE_TWO, user=odoo)
     assert filestores.facts(VOLUME, "acme") == TWO_FILES
 
-    filestores.restore(VOLUME, "acme", "s1")
+    assert filestores.restore(VOLUME, "acme", "s1") == NOTHING
 
     assert filestores.facts(VOLUME, "acme") == NOTHING
     in_volume(containers, WRITE_TWO, user=odoo)
