@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deployments import intake, services
-from deployments.models import Deployment
+from deployments import intake, retries, services
+from deployments.models import Delivery, Deployment
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.runtimes.base import Answer
 from instances.runtimes.simulated import Faults
@@ -104,6 +104,41 @@ def test_a_replay_after_a_rollback_by_hand_does_not_undo_the_rollback_and_a_new_
 
     assert third.status == Status.SUCCEEDED, log_of(third)
     assert live(production).commit == new
+
+
+def test_a_replay_does_not_undo_a_rollback_from_what_a_person_had_deployed_again(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, faults: Faults
+) -> None:
+    deliver(remote.sha("main"))
+    bad = remote.commit("Second", addon("1.1"))
+    faults.unhealthy[f"-d{live(production).pk + 1}"] = Answer(500, "broken")
+    failed = deliver(bad)
+    assert failed.status == Status.ROLLED_BACK
+    faults.clear()
+    retries.retry(failed, ADA, Trigger.MANUAL)
+    queues.run_all()
+    assert live(production).commit == bad
+    back = services.roll_back(production, ADA)
+    queues.run_all()
+
+    replayed = deliver(bad)
+
+    assert (replayed.status, replayed.superseded_by) == (Status.SUPERSEDED, back)
+    assert live(production) == back
+
+
+def test_a_push_whose_delivery_is_kept_no_longer_is_still_judged_as_one(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    older = remote.sha("main")
+    deliver(remote.commit("Second", addon("1.1")))
+    late = deliver(older, work=False)
+    Delivery.objects.all().delete()
+
+    queues.run_all()
+
+    late.refresh_from_db()
+    assert late.status == Status.SUPERSEDED
 
 
 def test_a_push_does_not_replace_a_rollback_that_is_queued(
