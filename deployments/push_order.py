@@ -2,7 +2,7 @@
 late and out of order, and what they name may long be live, or have been gone back from."""
 
 from deployments.models import Deployment
-from deployments.states import Status
+from deployments.states import Status, Trigger
 from projects.git import Commit, Mirror
 
 NOT_HANDLED = (Status.QUEUED, Status.RUNNING, Status.SUPERSEDED)
@@ -15,7 +15,7 @@ def nothing_new(deployment: Deployment, pushed: str, tip: Commit, mirror: Mirror
     deployed here is new, whichever way it moved: a force-push may go back. What did not make it may be `pushed` again,
     but an older push doesn't try it again.
     """
-    if not deployment.delivery_id or deployment.forced or deployment.rollback_to_id:
+    if deployment.trigger != Trigger.PUSH or deployment.forced or deployment.rollback_to_id:
         return None
     earlier = Deployment.objects.filter(environment=deployment.environment_id, pk__lt=deployment.pk)
     live = earlier.filter(live=True).first()

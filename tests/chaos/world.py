@@ -142,7 +142,7 @@ class World:
         self.remote.commit("Marker", {"acme_notes/static/marker.txt": os.urandom(8).hex()})
 
     def push(self) -> Deployment:
-        return services.request_deployment(self.environment, Trigger.PUSH, CHAOS)
+        return services.request_deployment(self.environment, Trigger.MANUAL, CHAOS)
 
     # The machine
 
