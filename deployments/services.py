@@ -273,9 +273,10 @@ def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
     )
 
 
-def waiting_rollback(environment: Environment) -> Deployment | None:
-    """A rollback by hand that waits for its turn: what a person decided is not undone by a push."""
-    return Deployment.objects.filter(environment=environment, status=Status.QUEUED, trigger=Trigger.ROLLBACK).first()
+def waiting_by_hand(environment: Environment) -> Deployment | None:
+    """What a person asked for, or force, and waits for its turn: a push does not take its place."""
+    queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED)
+    return queued.exclude(trigger=Trigger.PUSH, forced=False).first()
 
 
 def underway(environment: Environment) -> Deployment | None:

@@ -155,6 +155,27 @@ def test_a_push_does_not_replace_a_rollback_that_is_queued(
     assert live(production) == back
 
 
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_push_does_not_replace_what_a_person_has_queued_and_its_commits_are_pending(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, forced: bool
+) -> None:
+    first = remote.sha("main")
+    deliver(first)
+    tag = remote.commit("Tagged", addon("1.1"), branch="v1", parent=first)
+    by_hand = services.request_deployment(production, Trigger.MANUAL, ADA, ref="v1", forced=forced)
+
+    assert deliver(first, work=False) is None
+    newer = remote.commit("Second", addon("1.2"))
+    assert deliver(newer, work=False) is None
+    queues.run_all()
+
+    assert live(production) == by_hand
+    assert live(production).commit == tag
+    assert f"#{by_hand.pk}, asked for by ada, is queued there" in Delivery.objects.first().outcome[0]["reason"]
+    production.refresh_from_db()
+    assert newer in [one["sha"] for one in production.pending["commits"]]
+
+
 def test_a_force_push_is_deployed_whichever_way_it_went(
     deliver: Deliver, production: Environment, remote: GitRemote
 ) -> None:
