@@ -78,7 +78,7 @@ class FileQueues:
 
     @property
     def job_ids(self) -> list[str]:
-        return [f"deployment-{pk}" for name, pk, *_ in self._lines if name == "run_deployment"]
+        return [f"{name}-{pk}-1" for name, pk, *_ in self._lines]
 
     def take(self) -> list[list[Any]]:
         found = self._lines
