@@ -1,6 +1,6 @@
 """A server's snapshots and images: what each is, and how it goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -32,6 +32,8 @@ class Scene:
     sizes: dict[str, int]
     """Of its databases, in bytes."""
     containers: tuple[Container, ...]
+    others: tuple[Server, ...] = ()
+    """Those whose databases lie in the same PostgreSQL."""
 
     @property
     def local_databases(self) -> bool:
@@ -168,6 +170,7 @@ def _remove_image(scene: Scene, image: Image) -> None:
         scene.runtime.images.remove(image.reference)
 
 
-def at_work(scene: Scene) -> bool:
-    """A deployment is underway somewhere on the server."""
-    return Deployment.objects.filter(environment__in=scene.environments, status__in=UNDERWAY).exists()
+def at_work(servers: Iterable[Server], *, besides: int = 0) -> bool:
+    """A deployment is underway somewhere on them."""
+    underway = Deployment.objects.filter(environment__server__in=list(servers), status__in=UNDERWAY)
+    return underway.exclude(pk=besides).exists()
