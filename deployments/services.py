@@ -1,6 +1,7 @@
 """The only doors in from outside: request, cancel, roll back."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +17,7 @@ from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
 from projects import validators
-from projects.models import Environment
+from projects.models import Environment, Server
 
 logger = logging.getLogger(__name__)
 THEN_FAILED = " Then the rollback failed: "
@@ -281,3 +282,9 @@ def waiting_by_hand(environment: Environment) -> Deployment | None:
 
 def underway(environment: Environment) -> Deployment | None:
     return Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()
+
+
+def underway_on(servers: Iterable[Server], *, besides: int = 0) -> bool:
+    """Whether a deployment is, somewhere on them."""
+    rows = Deployment.objects.filter(environment__server__in=list(servers), status__in=UNDERWAY)
+    return rows.exclude(pk=besides).exists()

@@ -1,6 +1,6 @@
 """A server's snapshots and images: what each is, and how it goes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from deployments.images import lock_of
 from deployments.models import Deployment, Snapshot
 from deployments.retention.needs import Needs, needs_of
 from deployments.retention.verdicts import Kind, StillNeeded, Thing
-from deployments.states import UNDERWAY, Status
+from deployments.states import Status
 from instances.runtimes.base import Container, Image, Runtime
 from ocore.locks import file_lock
 from projects.models import Environment, Project, Server
@@ -168,9 +168,3 @@ def _remove_image(scene: Scene, image: Image) -> None:
         if reason:
             raise StillNeeded(reason)
         scene.runtime.images.remove(image.reference)
-
-
-def at_work(servers: Iterable[Server], *, besides: int = 0) -> bool:
-    """A deployment is underway somewhere on them."""
-    underway = Deployment.objects.filter(environment__server__in=list(servers), status__in=UNDERWAY)
-    return underway.exclude(pk=besides).exists()

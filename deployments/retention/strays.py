@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from deployments.models import Snapshot
 from deployments.retention.needs import needs_of
-from deployments.retention.on_server import Scene, State, at_work
+from deployments.retention.on_server import Scene, State
 from deployments.retention.verdicts import Kind, StillNeeded, Thing
+from deployments.services import underway_on
 from instances import templates
 from instances.filestore import VOLUME_LABEL
 from instances.models import Instance
@@ -137,7 +138,7 @@ def _template(scene: Scene, thing: _Made, name: str, *, draft: bool, wanted: set
             raise StillNeeded("it is just being made")
 
         with file_lock(templates.lock_of(name), busy):
-            if at_work(servers):
+            if underway_on(servers):
                 raise StillNeeded("a deployment is underway on the server")
             scene.runtime.databases.drop(thing.name)
             if not draft:
@@ -148,7 +149,7 @@ def _template(scene: Scene, thing: _Made, name: str, *, draft: bool, wanted: set
         needed = "another server with the same PostgreSQL does not answer, and may need it"
     elif wanted and name in wanted and not draft:
         needed = "new environments begin as a copy of it"
-    elif at_work(servers):
+    elif underway_on(servers):
         needed = "a deployment is underway on the server, and may begin with it"
     over = "it was never completed" if draft else "no environment's Odoo image is the one that it was made with"
     return thing(remove, needed=needed, over=over)
