@@ -8,6 +8,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from deployments import demo, probes
+from deployments.looks import Look
 from deployments.models import Deployment
 from deployments.services import underway
 from instances.models import Door, Instance
@@ -63,11 +64,13 @@ def told(found: list[Address], answers: dict[int, Answer]) -> list[str]:
     """A line per address; below one that doesn't answer why, and what to do."""
     lines = [f"Admin        {settings.OCORE_BASE_URL}{reverse('admin:index')}"]
     pages = set()
+    silent = [one.environment for one in found if not answers.get(one.environment.pk, Answer(200)).ok]
+    engines = probes.engines_of(silent)
     for one in found:
         environment = one.environment
         note = " (simulated)" if environment.server.simulated else ""
         lines.append(f"Odoo         {environment.url}{note}, {environment}")
-        lines += [INDENT + line for line in _trouble(one, answers.get(environment.pk))]
+        lines += [INDENT + line for line in _trouble(one, answers.get(environment.pk), engines)]
         if environment.public and environment.project_id not in pages:
             pages.add(environment.project_id)
             path = reverse("status", args=[environment.project.status_token])
@@ -77,7 +80,7 @@ def told(found: list[Address], answers: dict[int, Answer]) -> list[str]:
     return lines
 
 
-def _trouble(one: Address, answer: Answer | None) -> list[str]:
+def _trouble(one: Address, answer: Answer | None, engines: dict[int, Look]) -> list[str]:
     if answer is None:
         return ["Stopped by a person. Start it again on its page:", *(f"  {_page(each)}" for each in one.instances)]
     if answer.ok:
@@ -89,7 +92,7 @@ def _trouble(one: Address, answer: Answer | None) -> list[str]:
     lines = []
     for instance in one.instances:
         if instance.state != Instance.State.STOPPED:
-            why = probes.problem_of(one.environment, instance, answer)
+            why = probes.problem_of(instance, answer, engines[one.environment.server_id])
             lines += [f"DOESN'T ANSWER. {why}", *_advice(one, instance)]
     return lines
 

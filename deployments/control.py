@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from deployments import claims, queues, schedule, services, sight
 from deployments.services import NotPossible
-from instances import doors
+from instances import doors, incidents
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
@@ -68,6 +68,7 @@ def heal() -> None:
     """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens."""
     over = timezone.now() - CLAIM
     restarting = Instance.objects.filter(state=State.RESTARTING)
+    restarting = restarting.exclude(environment__server__in=incidents.engines_down())
     for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
         if environment.busy or services.underway(environment):

@@ -270,12 +270,13 @@ def _decide_environment(
             f"Auto-deploy of {environment.path} is off (from {auto.origin}); the commits are shown as pending.",
             None,
         )
-    back = services.waiting_rollback(environment)
-    if back:
+    by_hand = services.waiting_by_hand(environment)
+    if by_hand:
+        what = "a rollback by hand" if by_hand.rollback_to_id else f"asked for by {by_hand.requester or 'a person'}"
         transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
         return (
             Verdict.IGNORED,
-            f"#{back.pk}, a rollback by hand, is queued there, and a push does not replace that; "
+            f"#{by_hand.pk}, {what}, is queued there, and a push does not replace that; "
             "the commits are shown as pending.",
             None,
         )

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -20,11 +21,11 @@ from django.utils import timezone
 from deployments import schedule
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
-from deployments.services import THEN_FAILED
+from deployments.services import THEN_FAILED, underway_on
 from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
 from deployments.steps.base import Nothing, NothingNew
-from instances import templates
+from instances import clusters, templates
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import ServerUnreachable
@@ -108,8 +109,10 @@ def recover(pk: int) -> Deployment:
 def _tidy_after_the_dead(held: Run) -> None:
     """What it has left beside its steps; what can't be removed now is in nobody's way."""
     build.forget(held.deployment.pk)
+    server = held.environment.server
+    others = partial(underway_on, clusters.sharing(server), besides=held.deployment.pk)
     try:
-        templates.forget_drafts(runtime_for(held.environment.server), logger.info)
+        templates.forget_drafts(runtime_for(server), logger.info, others)
     except ExpectedError as error:
         logger.warning("What was left of a template could not be removed: %s", error)
 

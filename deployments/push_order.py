@@ -2,7 +2,7 @@
 late and out of order, and what they name may long be live, or have been gone back from."""
 
 from deployments.models import Deployment
-from deployments.states import Status
+from deployments.states import Status, Trigger
 from projects.git import Commit, Mirror
 
 NOT_HANDLED = (Status.QUEUED, Status.RUNNING, Status.SUPERSEDED)
@@ -15,19 +15,23 @@ def nothing_new(deployment: Deployment, pushed: str, tip: Commit, mirror: Mirror
     deployed here is new, whichever way it moved: a force-push may go back. What did not make it may be `pushed` again,
     but an older push doesn't try it again.
     """
-    if not deployment.delivery_id or deployment.forced or deployment.rollback_to_id:
+    if deployment.trigger != Trigger.PUSH or deployment.forced or deployment.rollback_to_id:
         return None
     earlier = Deployment.objects.filter(environment=deployment.environment_id, pk__lt=deployment.pk)
     live = earlier.filter(live=True).first()
     if live and live.commit == tip.sha:
         return f"{tip.sha[:10]} is live as #{live.pk} already.", live
-    of_branch = earlier.filter(ref=deployment.ref, rollback_to=None).exclude(commit="")
-    last = of_branch.exclude(status__in=NOT_HANDLED).first()
-    if last and last.commit == tip.sha and (last.live_at or pushed != tip.sha):
+    handled = earlier.filter(rollback_to=None).exclude(commit="").exclude(status__in=NOT_HANDLED)
+    elsewhere = handled.filter(ref=deployment.ref).exclude(commit=tip.sha).first()
+    # By commit: what a person deploys again, or by its tag, has another ref than its branch.
+    since = handled.filter(commit=tip.sha, pk__gt=elsewhere.pk if elsewhere else 0)
+    last = since.exclude(live_at=None).first() or since.first()
+    if last and (last.live_at or pushed != tip.sha):
         ended = "something else is live since" if last.live_at else last.get_status_display().lower()
         return f"{tip.sha[:10]} was deployed here before, as #{last.pk}: {ended}.", live or last
     if live is None or not live.commit or not mirror.has(live.commit):
         return None
+    of_branch = earlier.filter(ref=deployment.ref, rollback_to=None)
     if of_branch.filter(commit=live.commit).exists() or not mirror.is_ancestor(tip.sha, live.commit):
         return None
     return f"#{live.pk}, which is live, has {tip.sha[:10]} already, and more.", live

@@ -1,30 +1,16 @@
 """Primary keys for the workers. Redis only carries them: the clock asks again for what must not get lost."""
 
 import logging
+from secrets import token_hex
 
 import django_rq
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
-JOB_PREFIX = "deployment-"
 
 
 def enqueue_deployment(pk: int) -> None:
-    """Without Redis the deployment stays queued until the clock asks again."""
-    try:
-        django_rq.get_queue("deployments").enqueue("deployments.jobs.run_deployment", pk, job_id=f"{JOB_PREFIX}{pk}")
-    except RedisError as error:
-        logger.error("Deployment #%s stays queued, Redis does not answer: %s", pk, error)
-
-
-def waiting_deployments() -> set[int]:
-    """Deployments whose job waits in Redis; none when Redis doesn't answer."""
-    try:
-        waiting = django_rq.get_queue("deployments").job_ids
-    except RedisError as error:
-        logger.error("Redis does not answer: %s", error)
-        return set()
-    return {int(job.removeprefix(JOB_PREFIX)) for job in waiting if job.startswith(JOB_PREFIX)}
+    _hand_over("deployments", "run_deployment", pk)
 
 
 def enqueue_recovery(pk: int) -> None:
@@ -44,14 +30,8 @@ def enqueue_removal(environment: int) -> None:
 
 
 def enqueue_sweep(server: int) -> None:
-    """Of a server, or of the portal itself: 0. One that waits already is enough."""
-    try:
-        queue = django_rq.get_queue("slow")
-        job = f"sweep-{server}"
-        if job not in queue.job_ids:
-            queue.enqueue("deployments.jobs.sweep", server, job_id=job)
-    except RedisError as error:
-        logger.error("Looking for what may go waits for the clock, Redis does not answer: %s", error)
+    """Of a server, or of the portal itself: 0."""
+    _hand_over("slow", "sweep", server)
 
 
 def enqueue_control(instance: int, verb: str) -> None:
@@ -59,8 +39,13 @@ def enqueue_control(instance: int, verb: str) -> None:
     django_rq.get_queue("urgent").enqueue("deployments.jobs.control_instance", instance, verb)
 
 
-def _hand_over(queue: str, job: str, pk: int) -> None:
+def _hand_over(queue_name: str, job: str, pk: int) -> None:
+    """Unless the same waits already: the clock asks every few seconds, and a queue must not grow by that. While one is
+    at work another may wait, for what was new after it had looked; hence an id of its own for each."""
+    what = f"{job}-{pk}"
     try:
-        django_rq.get_queue(queue).enqueue(f"deployments.jobs.{job}", pk)
+        queue = django_rq.get_queue(queue_name)
+        if what not in {waiting.rpartition("-")[0] for waiting in queue.job_ids}:
+            queue.enqueue(f"deployments.jobs.{job}", pk, job_id=f"{what}-{token_hex(4)}")
     except RedisError as error:
-        logger.error("%s of %s was not queued, Redis does not answer: %s", job, pk, error)
+        logger.error("%s of %s waits until the clock asks again, Redis does not answer: %s", job, pk, error)

@@ -20,16 +20,17 @@ DUMP = timedelta(minutes=15)
 
 
 def reconcile() -> None:
-    """Idempotent: whoever takes a job finds it done, or held by somebody else, and leaves it."""
+    """Idempotent: whoever takes a job finds it done, or held by somebody else, and leaves it. First what only needs
+    rows: a server that doesn't answer keeps nobody else waiting."""
     for pk in abandoned():
         queues.enqueue_recovery(pk)
-    control.heal()
     doors.heal()
     for pk in undumped():
         queues.enqueue_dump(pk)
     for pk in unremoved():
         queues.enqueue_removal(pk)
     schedule.hand_out_everywhere()
+    control.heal()
 
 
 def undumped() -> list[int]:

@@ -75,10 +75,8 @@ def hand_out_everywhere() -> None:
     queued = Deployment.objects.filter(status=Status.QUEUED)
     for server in queued.filter(admitted_at=None).values_list("environment__server", flat=True).distinct().order_by():
         hand_out(server)
-    handed_over = queues.waiting_deployments()
     for pk in queued.filter(ADMITTED).order_by("admitted_at").values_list("pk", flat=True):
-        if pk not in handed_over:
-            queues.enqueue_deployment(pk)
+        queues.enqueue_deployment(pk)
 
 
 def give_back(pk: int) -> None:

@@ -1,6 +1,7 @@
 """The only doors in from outside: request, cancel, roll back."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +17,7 @@ from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
 from projects import validators
-from projects.models import Environment
+from projects.models import Environment, Server
 
 logger = logging.getLogger(__name__)
 THEN_FAILED = " Then the rollback failed: "
@@ -273,10 +274,17 @@ def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
     )
 
 
-def waiting_rollback(environment: Environment) -> Deployment | None:
-    """A rollback by hand that waits for its turn: what a person decided is not undone by a push."""
-    return Deployment.objects.filter(environment=environment, status=Status.QUEUED, trigger=Trigger.ROLLBACK).first()
+def waiting_by_hand(environment: Environment) -> Deployment | None:
+    """What a person asked for, or force, and waits for its turn: a push does not take its place."""
+    queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED)
+    return queued.exclude(trigger=Trigger.PUSH, forced=False).first()
 
 
 def underway(environment: Environment) -> Deployment | None:
     return Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()
+
+
+def underway_on(servers: Iterable[Server], *, besides: int = 0) -> bool:
+    """Whether a deployment is, somewhere on them."""
+    rows = Deployment.objects.filter(environment__server__in=list(servers), status__in=UNDERWAY)
+    return rows.exclude(pk=besides).exists()

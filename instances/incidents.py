@@ -36,6 +36,11 @@ def unended() -> QuerySet[Incident]:
     )
 
 
+def engines_down() -> dict[int, str]:
+    """By server, what was seen: nobody but the keeper asks these, for each question may take a minute to fail."""
+    return dict(unended().filter(part=Incident.Part.ENGINE).values_list("server_id", "seen"))
+
+
 def about(environment: Environment) -> QuerySet[Incident]:
     """Its own, and those of what its server needs; the newest first."""
     return Incident.objects.filter(

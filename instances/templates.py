@@ -57,9 +57,12 @@ def ensure(runtime: Runtime, image: str, version: str, log: Log, check: Callable
     return template
 
 
-def forget_drafts(runtime: Runtime, log: Log) -> None:
-    """Away with what a worker that died while it initialised a database has left; what somebody is at stays."""
+def forget_drafts(runtime: Runtime, log: Log, others_at_work: Callable[[], bool]) -> None:
+    """Away with what a worker that died while it initialised a database has left; what somebody is at stays. The locks
+    tell that of this machine only; `others_at_work`, asked once the drafts are known, of every other one."""
     drafts = [name for name in runtime.databases.list() if name.startswith(PREFIX) and name.endswith(DRAFT)]
+    if not drafts or others_at_work():
+        return
     for name in (draft.removesuffix(DRAFT) for draft in drafts):
         with contextlib.suppress(_AtWork), file_lock(lock_of(name), _not_now):
             log(f"Removing {name}{DRAFT}, which nobody finishes any more.")

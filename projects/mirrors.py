@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,8 +52,9 @@ def size_of(path: Path) -> int:
     return total
 
 
-def remove(slug: str, *, for_good: bool) -> bool:
-    """False when somebody is fetching it now. `for_good`: its project is gone, and the lock goes too."""
+def remove(slug: str, *, for_good: Callable[[], bool]) -> bool:
+    """False when somebody is fetching it now. `for_good` is asked once nobody can fetch it: whether its project is
+    gone, and the lock goes too; it raises where the mirror is needed."""
     lock = _folder() / f"{slug}{LOCK}"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
@@ -60,9 +62,10 @@ def remove(slug: str, *, for_good: bool) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        gone = for_good()
         for path in _paths(slug):
             shutil.rmtree(path, ignore_errors=True)
-        if for_good:
+        if gone:
             lock.unlink(missing_ok=True)
     return True
 

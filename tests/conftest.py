@@ -69,7 +69,7 @@ class Queue:
 
     @property
     def job_ids(self) -> list[str]:
-        return [f"deployment-{arguments[0]}" for name, arguments in self._jobs if name == "run_deployment"]
+        return [f"{name}-{arguments[0]}-1" for name, arguments in self._jobs if arguments]
 
 
 @pytest.fixture

@@ -6,22 +6,18 @@ takes no time for waiting: what it started, the next one finds healthy, or tries
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TookTooLong
 from datetime import timedelta
-from functools import partial
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments.keeper.instances import keep_instance, should_run
-from deployments.keeper.parts import Seen, keep_parts
+from deployments.keeper.parts import keep_parts
+from deployments.looks import Look, looks
 from deployments.services import NotPossible
 from instances import incidents
 from instances.models import Incident, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import ServerUnreachable
 from ocore.errors import ExpectedError
 from projects.models import Server
 
@@ -30,8 +26,6 @@ __all__ = ["in_use", "keep", "should_run"]
 logger = logging.getLogger(__name__)
 Part = Incident.Part
 
-LOOK_SECONDS = 10.0
-"""A server that lists its containers no sooner is looked at the next time, and the others are not kept waiting."""
 ACT_SECONDS = 60.0
 """In all for one look; what is left is the next one's."""
 ENGINE_SECONDS = 60.0
@@ -43,7 +37,7 @@ def keep() -> None:
     deadline = time.monotonic() + ACT_SECONDS
     for incident in incidents.unended().exclude(server__in=in_use()):
         incidents.end(incident)
-    for server, look in _looks(list(in_use())):
+    for server, look in looks(list(in_use())):
         if time.monotonic() > deadline:
             return
         try:
@@ -57,32 +51,7 @@ def in_use() -> QuerySet[Server]:
     return Server.objects.filter(stopped_at=None, environments__deployments__live=True).distinct()
 
 
-def _looks(servers: list[Server]) -> Iterator[tuple[Server, Callable[[], Seen]]]:
-    """Each with what gives its containers, or raises why it can't; all of them are asked at once."""
-    pool = ThreadPoolExecutor(max_workers=max(1, len(servers)), thread_name_prefix="keeper")
-    asked = [(server, pool.submit(_containers, server)) for server in servers]
-    end = time.monotonic() + LOOK_SECONDS
-    try:
-        for server, future in asked:
-            yield server, partial(_result, server, future, end)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _containers(server: Server) -> Seen:
-    return {one.name: one for one in runtime_for(server).containers.list({})}
-
-
-def _result(server: Server, asked: Future[Seen], end: float) -> Seen:
-    try:
-        return asked.result(timeout=max(0.0, end - time.monotonic()))
-    except TookTooLong as error:
-        raise ServerUnreachable(
-            f"The engine of {server} did not list its containers for {LOOK_SECONDS:.0f} s."
-        ) from error
-
-
-def _keep(server: Server, look: Callable[[], Seen], deadline: float) -> None:
+def _keep(server: Server, look: Look, deadline: float) -> None:
     known = list(incidents.unended().filter(server=server))
     of_parts = {one.part: one for one in known if one.instance is None}
     try:

@@ -4,17 +4,15 @@ import logging
 
 from deployments import sight
 from deployments.keeper import repairs
+from deployments.looks import Seen
 from deployments.services import NotPossible
 from instances import incidents
 from instances.models import Incident
-from instances.runtimes.base import Container, Runtime
+from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
 from projects.models import Server
 
 logger = logging.getLogger(__name__)
-Seen = dict[str, Container]
-"""A server's containers of ours, by name."""
-
 READ_PART = "docs/operations.md, “What should run”, has the usual reasons. When it runs again, this ends by itself."
 
 

@@ -106,9 +106,14 @@ def _without_project(slug: str, project: Project | None) -> str:
 
 def _remove_mirror(slug: str) -> None:
     """Only a copy: what is needed again is fetched again."""
-    if Deployment.objects.filter(environment__project__slug=slug, status__in=UNDERWAY).exists():
-        raise StillNeeded("a deployment of its project is underway")
-    if not mirrors.remove(slug, for_good=not Project.objects.filter(slug=slug).exists()):
+
+    def for_good() -> bool:
+        """Whoever claims a deployment from here on waits for the lock, and fetches anew."""
+        if Deployment.objects.filter(environment__project__slug=slug, status__in=UNDERWAY).exists():
+            raise StillNeeded("a deployment of its project is underway")
+        return not Project.objects.filter(slug=slug).exists()
+
+    if not mirrors.remove(slug, for_good=for_good):
         raise StillNeeded("it is just being fetched")
 
 

@@ -11,7 +11,7 @@ from deployments.images import lock_of
 from deployments.models import Deployment, Snapshot
 from deployments.retention.needs import Needs, needs_of
 from deployments.retention.verdicts import Kind, StillNeeded, Thing
-from deployments.states import UNDERWAY, Status
+from deployments.states import Status
 from instances.runtimes.base import Container, Image, Runtime
 from ocore.locks import file_lock
 from projects.models import Environment, Project, Server
@@ -32,6 +32,8 @@ class Scene:
     sizes: dict[str, int]
     """Of its databases, in bytes."""
     containers: tuple[Container, ...]
+    others: tuple[Server, ...] = ()
+    """Those whose databases lie in the same PostgreSQL."""
 
     @property
     def local_databases(self) -> bool:
@@ -166,8 +168,3 @@ def _remove_image(scene: Scene, image: Image) -> None:
         if reason:
             raise StillNeeded(reason)
         scene.runtime.images.remove(image.reference)
-
-
-def at_work(scene: Scene) -> bool:
-    """A deployment is underway somewhere on the server."""
-    return Deployment.objects.filter(environment__in=scene.environments, status__in=UNDERWAY).exists()

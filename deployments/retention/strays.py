@@ -14,12 +14,14 @@ from django.utils import timezone
 
 from deployments.models import Snapshot
 from deployments.retention.needs import needs_of
-from deployments.retention.on_server import Scene, State, at_work
+from deployments.retention.on_server import Scene, State
 from deployments.retention.verdicts import Kind, StillNeeded, Thing
+from deployments.services import underway_on
 from instances import templates
 from instances.filestore import VOLUME_LABEL
 from instances.models import Instance
-from instances.runtimes.base import Container, ImageMissing, aside_name
+from instances.runtimes import runtime_for
+from instances.runtimes.base import Container, ImageMissing, ServerUnreachable, aside_name
 from ocore.locks import file_lock
 from projects.models import Environment
 
@@ -33,8 +35,10 @@ def databases(scene: Scene) -> Iterator[Thing]:
     own = {environment.database: environment for environment in scene.environments}
     rows = Snapshot.objects.filter(environment__in=scene.environments)
     snapshots = {row.database: row for row in rows.only("database", "state", "taken_at", "environment_id")}
-    wanted = _wanted_templates(scene)
+    elsewhere, wanted = _elsewhere(scene), _wanted_templates(scene)
     for name, size in scene.sizes.items():
+        if name in elsewhere:
+            continue
         snapshot = snapshots.get(name)
         if snapshot is not None and snapshot.state in (State.TAKING, State.READY, State.REMOVING):
             continue
@@ -61,6 +65,14 @@ def databases(scene: Scene) -> Iterator[Thing]:
             )
         else:
             yield thing(drop, unknown=UNKNOWN)
+
+
+def _elsewhere(scene: Scene) -> set[str]:
+    """Databases of the environments of other servers in the same PostgreSQL: a look at those servers tells of them."""
+    rows = Environment.objects.filter(server__in=scene.others).select_related("project")
+    own = {environment.database for environment in rows}
+    copies = Snapshot.objects.filter(environment__in=rows).values_list("database", flat=True)
+    return {*own, *map(aside_name, own), *copies}
 
 
 class _Made:
@@ -94,34 +106,45 @@ def _unless_touched(environment: Environment, act: Callable[[], None]) -> Callab
     return remove
 
 
-def _wanted_templates(scene: Scene) -> set[str]:
-    """Of the images that a first deployment on this server would stand on now."""
+def _wanted_templates(scene: Scene) -> set[str] | None:
+    """Of the images that a first deployment would stand on now; None: a server that shares them cannot be asked."""
     default = settings.OCORE_ODOO_IMAGE.replace("{version}", settings.OCORE_DEFAULTS["odoo_version"])
     wanted = set()
-    for reference in {default, *(environment.base_image for environment in scene.environments)}:
-        try:
-            wanted.add(templates.name_for(scene.runtime, reference))
-        except ImageMissing:
-            continue
+    for server in (scene.server, *scene.others):
+        runtime = scene.runtime if server == scene.server else runtime_for(server)
+        environments = Environment.objects.filter(server=server).select_related("project")
+        for reference in {default, *(environment.base_image for environment in environments)}:
+            try:
+                wanted.add(templates.name_for(runtime, reference))
+            except ImageMissing:
+                continue
+            except ServerUnreachable:
+                if server == scene.server:
+                    raise
+                return None
     return wanted
 
 
-def _template(scene: Scene, thing: _Made, name: str, *, draft: bool, wanted: set[str]) -> Thing:
+def _template(scene: Scene, thing: _Made, name: str, *, draft: bool, wanted: set[str] | None) -> Thing:
+    servers = (scene.server, *scene.others)
+
     def remove() -> None:
         def busy() -> None:
             raise StillNeeded("it is just being made")
 
         with file_lock(templates.lock_of(name), busy):
-            if at_work(scene):
+            if underway_on(servers):
                 raise StillNeeded("a deployment is underway on the server")
             scene.runtime.databases.drop(thing.name)
             if not draft:
                 scene.runtime.databases.drop_role(name)
 
     needed = ""
-    if name in wanted and not draft:
+    if wanted is None and not draft:
+        needed = "another server with the same PostgreSQL does not answer, and may need it"
+    elif wanted and name in wanted and not draft:
         needed = "new environments begin as a copy of it"
-    elif at_work(scene):
+    elif underway_on(servers):
         needed = "a deployment is underway on the server, and may begin with it"
     over = "it was never completed" if draft else "no environment's Odoo image is the one that it was made with"
     return thing(remove, needed=needed, over=over)

@@ -13,6 +13,7 @@ from deployments.retention import on_portal, on_server, records, strays
 from deployments.retention.needs import needs_of
 from deployments.retention.on_server import Scene
 from deployments.retention.verdicts import ROWS, Kind, StillNeeded, Thing, Verdict, judge
+from instances import clusters
 from instances.runtimes import runtime_for
 from instances.runtimes.base import NAMESPACE_LABEL, ServerUnreachable
 from ocore.errors import ExpectedError
@@ -100,11 +101,12 @@ def survey(server: Server | None, *, also_unknown: bool = False, ending: int = 0
 
 def look_at(server: Server, ending: int = 0) -> Scene:
     runtime = runtime_for(server)
-    environments = tuple(Environment.objects.filter(server=server).select_related("project", "server"))
     # What the server has comes first: what is made in between is then not taken for something that no row knows.
     sizes = runtime.databases.sizes()
     containers = tuple(runtime.containers.list({NAMESPACE_LABEL: settings.OCORE_NAMESPACE}))
-    return Scene(server, runtime, environments, needs_of(environments, ending=ending), sizes, containers)
+    environments = tuple(Environment.objects.filter(server=server).select_related("project", "server"))
+    others = tuple(one for one in clusters.sharing(server) if one != server)
+    return Scene(server, runtime, environments, needs_of(environments, ending=ending), sizes, containers, others)
 
 
 def _wanted(scene: Scene, things: list[Thing]) -> int:

@@ -88,7 +88,9 @@ def _from_repository(stage: Stage, base: Image, commit: Commit | None) -> str:
     run = stage.run
     if commit is None:
         asked = _asked_for(run)
-        _take_built(stage, _reference(run, base, asked))
+        reference = _reference(run, base, asked)
+        with _alone(stage, reference):
+            _take_built(stage, reference)
         commit = _commit(stage, asked)
     reference = _reference(run, base, commit.sha)
     # One worker at a time finds or builds it: staging and production may be pushed the same commit at once.

@@ -78,7 +78,7 @@ class FileQueues:
 
     @property
     def job_ids(self) -> list[str]:
-        return [f"deployment-{pk}" for name, pk, *_ in self._lines if name == "run_deployment"]
+        return [f"{name}-{pk}-1" for name, pk, *_ in self._lines]
 
     def take(self) -> list[list[Any]]:
         found = self._lines
@@ -142,7 +142,7 @@ class World:
         self.remote.commit("Marker", {"acme_notes/static/marker.txt": os.urandom(8).hex()})
 
     def push(self) -> Deployment:
-        return services.request_deployment(self.environment, Trigger.PUSH, CHAOS)
+        return services.request_deployment(self.environment, Trigger.MANUAL, CHAOS)
 
     # The machine
 

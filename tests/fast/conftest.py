@@ -35,7 +35,7 @@ def deploy(production: Environment, queues: Queues, faults: Faults) -> Callable[
     """Request, be the worker, and hand back the row as it ended."""
 
     def run(environment: Environment | None = None, **options: Any) -> Deployment:
-        deployment = services.request_deployment(environment or production, Trigger.PUSH, ADA, **options)
+        deployment = services.request_deployment(environment or production, Trigger.MANUAL, ADA, **options)
         queues.run_all()
         deployment.refresh_from_db()
         return deployment

@@ -10,13 +10,15 @@ from django.conf import settings
 from django.db import connection
 
 from deployments import pipeline, services
+from deployments.images import lock_of
 from deployments.models import Deployment, LogChunk
 from deployments.states import Status, Trigger
+from deployments.steps import build
 from instances.odoo import queries
 from instances.odoo.queries import Stored
 from instances.runtimes import runtime_for
 from instances.runtimes.simulated import Faults
-from ocore.locks import file_lock
+from ocore.locks import file_lock, lock_if_free
 from projects.models import Environment, Project
 from tests import factories
 from tests.acme import ADA, addon, log_of
@@ -189,6 +191,24 @@ def test_of_two_workers_with_the_same_commit_one_builds_and_the_other_waits_for_
     assert len([call for call in faults.calls if call.startswith("images.build")]) == 1
     assert "Waiting: another deployment is building ocore-test/acme:" in log_of(both[1])
     assert Deployment.objects.filter(status=Status.SUCCEEDED).count() == 2
+
+
+def test_an_image_that_was_built_before_is_taken_under_its_lock(
+    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else retention may remove it just then."""
+    first = deploy()
+    take, held = build._take_built, []
+
+    def watched(stage: Any, reference: str) -> None:
+        with lock_if_free(lock_of(reference)) as free:
+            held.append(not free)
+        take(stage, reference)
+
+    monkeypatch.setattr(build, "_take_built", watched)
+    deploy.finish(services.request_deployment(production, Trigger.MANUAL, ADA, ref=first.commit))
+
+    assert held == [True]
 
 
 def test_whoever_waits_for_a_lock_may_give_up(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.utils import timezone
 
-from deployments import attention, claims, control, jobs, keeper, pipeline, probes, recovery, services, serving
+from deployments import attention, claims, control, jobs, keeper, looks, pipeline, probes, recovery, services, serving
 from deployments.bring_back import bring_back
 from deployments.condition import State, conditions
 from deployments.configuration import freeze
@@ -302,9 +302,9 @@ def test_a_deployment_that_begins_between_the_look_and_the_act_wins(
 def test_a_container_that_was_replaced_between_the_look_and_the_act_is_no_incident(
     live: Instance, queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = keeper._containers(live.environment.server)
+    before = looks._containers(live.environment.server)
     deploy(live.environment, queues)
-    monkeypatch.setattr(keeper, "_containers", lambda server: before)
+    monkeypatch.setattr(looks, "_containers", lambda server: before)
 
     keeper.keep()
 
@@ -589,7 +589,7 @@ def test_an_engine_that_does_not_answer_is_told_after_a_while_and_the_other_serv
     other = factories.environment(server=away, name="Away", slug="away")
     factories.deployment(other, live=True)
     stop(live)
-    containers = keeper._containers
+    containers = looks._containers
 
     def look(server: Server) -> Any:
         if server == away:
@@ -597,7 +597,7 @@ def test_an_engine_that_does_not_answer_is_told_after_a_while_and_the_other_serv
         return containers(server)
 
     with monkeypatch.context() as patched:
-        patched.setattr(keeper, "_containers", look)
+        patched.setattr(looks, "_containers", look)
         keeper.keep()
         assert serves(live)
         incident = Incident.objects.get(part=Incident.Part.ENGINE)

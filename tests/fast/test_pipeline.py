@@ -530,6 +530,30 @@ def test_a_worker_that_lost_its_deployment_does_nothing_more(
     assert not [call for call in faults.calls if call.startswith(changing)]
 
 
+@pytest.mark.parametrize("another_at_work", [True, False])
+def test_a_template_that_another_machine_may_just_be_making_is_not_tidied_away(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, another_at_work: bool
+) -> None:
+    """Its lock is on that machine's disk; the rows tell of both."""
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    second = services.request_deployment(production, Trigger.MANUAL, ADA)
+    faults.raised["databases.clone"] = _die
+    with pytest.raises(Killed):
+        pipeline.run(second.pk)
+    databases, draft = runtime_for(production.server).databases, "ocore_base_0123456789ab_draft"
+    databases.create(draft, "x")
+    if another_at_work:
+        staging = factories.environment(project=production.project, name="Staging", slug="staging", kind="staging")
+        factories.deployment(staging, status=Status.RUNNING)
+    faults.clear()
+    _make_stale(second)
+
+    pipeline.recover(second.pk)
+
+    assert (draft in databases.list()) == another_at_work
+
+
 def test_a_worker_that_was_held_up_between_two_steps_begins_no_step_of_what_has_ended_meanwhile(
     deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
 ) -> None:

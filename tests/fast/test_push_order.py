@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deployments import intake, services
-from deployments.models import Deployment
+from deployments import intake, retries, services
+from deployments.models import Delivery, Deployment
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.runtimes.base import Answer
 from instances.runtimes.simulated import Faults
@@ -106,6 +106,41 @@ def test_a_replay_after_a_rollback_by_hand_does_not_undo_the_rollback_and_a_new_
     assert live(production).commit == new
 
 
+def test_a_replay_does_not_undo_a_rollback_from_what_a_person_had_deployed_again(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, faults: Faults
+) -> None:
+    deliver(remote.sha("main"))
+    bad = remote.commit("Second", addon("1.1"))
+    faults.unhealthy[f"-d{live(production).pk + 1}"] = Answer(500, "broken")
+    failed = deliver(bad)
+    assert failed.status == Status.ROLLED_BACK
+    faults.clear()
+    retries.retry(failed, ADA, Trigger.MANUAL)
+    queues.run_all()
+    assert live(production).commit == bad
+    back = services.roll_back(production, ADA)
+    queues.run_all()
+
+    replayed = deliver(bad)
+
+    assert (replayed.status, replayed.superseded_by) == (Status.SUPERSEDED, back)
+    assert live(production) == back
+
+
+def test_a_push_whose_delivery_is_kept_no_longer_is_still_judged_as_one(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    older = remote.sha("main")
+    deliver(remote.commit("Second", addon("1.1")))
+    late = deliver(older, work=False)
+    Delivery.objects.all().delete()
+
+    queues.run_all()
+
+    late.refresh_from_db()
+    assert late.status == Status.SUPERSEDED
+
+
 def test_a_push_does_not_replace_a_rollback_that_is_queued(
     deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
@@ -118,6 +153,27 @@ def test_a_push_does_not_replace_a_rollback_that_is_queued(
     queues.run_all()
 
     assert live(production) == back
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_push_does_not_replace_what_a_person_has_queued_and_its_commits_are_pending(
+    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, forced: bool
+) -> None:
+    first = remote.sha("main")
+    deliver(first)
+    tag = remote.commit("Tagged", addon("1.1"), branch="v1", parent=first)
+    by_hand = services.request_deployment(production, Trigger.MANUAL, ADA, ref="v1", forced=forced)
+
+    assert deliver(first, work=False) is None
+    newer = remote.commit("Second", addon("1.2"))
+    assert deliver(newer, work=False) is None
+    queues.run_all()
+
+    assert live(production) == by_hand
+    assert live(production).commit == tag
+    assert f"#{by_hand.pk}, asked for by ada, is queued there" in Delivery.objects.first().outcome[0]["reason"]
+    production.refresh_from_db()
+    assert newer in [one["sha"] for one in production.pending["commits"]]
 
 
 def test_a_force_push_is_deployed_whichever_way_it_went(

@@ -1,5 +1,6 @@
 """What goes, what stays and why; and that neither a race nor a crash takes what a rollback needs."""
 
+import fcntl
 import hashlib
 import os
 from datetime import timedelta
@@ -19,9 +20,10 @@ from deployments.retention import sweep as retention
 from deployments.retention.verdicts import Kind, Thing, judge
 from deployments.services import NotPossible
 from deployments.states import Status, StepKind, Trigger
+from instances import templates
 from instances.models import Door, HealthCheck, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import ContainerSpec, RunFailed
+from instances.runtimes.base import ContainerSpec, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import DATABASE_BYTES, IMAGE_BYTES, Faults
 from ocore.locks import file_lock
 from projects.models import Environment
@@ -396,6 +398,38 @@ class TestOnAServer:
         assert "former_client" not in runtime.databases.list()
         assert production.database in runtime.databases.list()
 
+    def test_in_a_postgresql_that_two_servers_share_nothing_of_the_others_is_taken_for_left_over(
+        self, versions: list[Deployment], production: Environment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        production.server.postgres_dsn = "postgresql://x:y@elsewhere/postgres"
+        production.server.save()
+        other = factories.server(
+            slug="other", name="Other", postgres_dsn="postgresql://z:y@elsewhere:5432/postgres", edge_port=9999
+        )
+        theirs = factories.environment(server=other, name="Staging", slug="staging")
+        copy = f"{theirs.database}__s1"
+        Snapshot.objects.create(
+            environment=theirs, deployment=factories.deployment(theirs), state="ready", database=copy, label="s1"
+        )
+        elsewhere: Any = runtime_for(other)
+        template = name_of_template(elsewhere.images.ensure_base("odoo:18.0", lambda _: None).id)
+        Environment.objects.filter(pk=theirs.pk).update(odoo_version="18.0")
+        databases = runtime_for(production.server).databases
+        for name in (theirs.database, copy, template, "former_client"):
+            databases.create(name, "x")
+
+        assert sweep(production, also_unknown=True) == ["former_client"]
+
+        name_for = templates.name_for
+
+        def away(runtime: Any, reference: str) -> str:
+            if reference == "odoo:18.0":
+                raise ServerUnreachable("The engine of other does not answer.")
+            return name_for(runtime, reference)
+
+        monkeypatch.setattr(templates, "name_for", away)
+        assert told(production, template).startswith("kept: another server with the same PostgreSQL does not answer")
+
     def test_what_killed_workers_left_behind_in_an_environment_goes(
         self, versions: list[Deployment], production: Environment
     ) -> None:
@@ -524,6 +558,22 @@ class TestOnThePortal:
             ((_, reason),) = retention.sweep(None).stayed
             assert reason == "it is just being fetched"
         assert sweep(None) == ["mirrors/acme.git"]
+
+    def test_a_copy_that_was_wanted_again_while_its_lock_was_taken_stays(
+        self, versions: list[Deployment], production: Environment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Deployment.objects.update(live=False)
+        type(production.project).objects.update(repository_url="")
+        lock = fcntl.flock
+
+        def begin(*arguments: Any) -> None:
+            lock(*arguments)
+            if str(arguments[0].name).endswith("acme.git.lock"):
+                Deployment.objects.filter(pk=versions[0].pk).update(status=Status.RUNNING)
+
+        monkeypatch.setattr(fcntl, "flock", begin)
+        ((_, reason),) = retention.sweep(None).stayed
+        assert reason == "a deployment of its project is underway"
 
     def test_what_killed_workers_have_left_of_builds_goes_and_nobody_elses(self, production: Environment) -> None:
         underway = factories.deployment(production, status=Status.RUNNING)

@@ -1,7 +1,7 @@
 """Whose turn it is: limits per server, turns between projects, places in the line."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.db import IntegrityError, connection
 from django.utils import timezone
 
 from deployments import pipeline, recovery, schedule, services
+from deployments import queues as deployment_queues
 from deployments.models import Deployment, Step
 from deployments.schedule import Waiting, fair_order, why_waiting
 from deployments.states import Status, StepKind, StepStatus, Trigger
@@ -172,6 +173,28 @@ def test_the_clock_hands_over_again_what_went_with_redis_and_what_nobody_handed_
     recovery.reconcile()
 
     assert sorted(queues.jobs["deployments"]) == [("run_deployment", (first.pk,)), ("run_deployment", (lost.pk,))]
+
+
+@pytest.mark.parametrize(
+    ("enqueue", "queue"),
+    [
+        (deployment_queues.enqueue_recovery, "urgent"),
+        (deployment_queues.enqueue_dump, "slow"),
+        (deployment_queues.enqueue_pending, "slow"),
+        (deployment_queues.enqueue_removal, "slow"),
+        (deployment_queues.enqueue_sweep, "slow"),
+    ],
+)
+def test_what_waits_already_is_not_queued_again_and_its_like_for_another_is(
+    queues: Queues, enqueue: Callable[[int], None], queue: str
+) -> None:
+    for pk in (1, 1, 11, 1, 11):
+        enqueue(pk)
+    assert [arguments for _, arguments in queues.jobs[queue]] == [(1,), (11,)]
+
+    queues.jobs[queue].pop(0)
+    enqueue(1)
+    assert [arguments for _, arguments in queues.jobs[queue]] == [(11,), (1,)]
 
 
 def moment(seconds: int) -> datetime:

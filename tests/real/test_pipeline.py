@@ -68,7 +68,7 @@ def deploy(production: Environment) -> Iterator[Callable[..., Deployment]]:
     before, django_rq.get_queue = django_rq.get_queue, queues.get_queue
 
     def run(environment: Environment | None = None, **options: Any) -> Deployment:
-        deployment = services.request_deployment(environment or production, Trigger.PUSH, Who("ada"), **options)
+        deployment = services.request_deployment(environment or production, Trigger.MANUAL, Who("ada"), **options)
         queues.run_all()
         deployment.refresh_from_db()
         return deployment
