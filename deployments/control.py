@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import claims, queues, schedule, services, sight
+from deployments import at_work, claims, queues, schedule, sight
 from deployments.services import NotPossible
 from instances import doors
 from instances.models import Instance
@@ -46,7 +46,7 @@ def request(instance: Instance, verb: str) -> None:
 
 def removal_refusal(instance: Instance) -> str:
     """Why it may not be removed from its environment now; empty when it may."""
-    if services.underway(instance.environment):
+    if at_work.underway(instance.environment):
         return "A deployment of its environment is underway. Wait for its end."
     if not instance.container:
         return ""
@@ -70,7 +70,7 @@ def heal() -> None:
     restarting = Instance.objects.filter(state=State.RESTARTING)
     for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
-        if environment.busy or services.underway(environment):
+        if environment.busy or at_work.underway(environment):
             continue
         if not environment.busy_with and instance.state_since and instance.state_since > over:
             continue  # its job has not begun yet
@@ -126,7 +126,7 @@ def carry_out(pk: int, verb: str) -> None:
             _act(instance, VERBS[verb])
     except NotPossible as error:
         logger.warning("%s of %s was not done: %s", verb, instance, error)
-        if not services.underway(instance.environment):  # else the deployment says what the instance becomes
+        if not at_work.underway(instance.environment):  # else the deployment says what the instance becomes
             _record_truth(instance, error.message)
 
 

@@ -9,10 +9,10 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from deployments import queues, schedule
+from deployments import at_work, queues, schedule
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
 from deployments.run import STALE
-from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
+from deployments.states import ACTIVE, Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
 from projects import validators
@@ -143,8 +143,9 @@ def retry_rollback(deployment: Deployment, who: Who) -> None:
     """Let a failed rollback be tried again: all that it needs is on record. Raises `NotPossible`."""
     with transaction.atomic():
         environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
-        if environment.busy or underway(environment):
-            raise NotPossible(f"Something else is at work in {environment}.", advice="Wait until it has ended.")
+        found = at_work.hindrance(environment, behind_doors=True)  # its own is closed
+        if found:
+            raise NotPossible(found.message, advice=found.advice)
         if broken_by(environment) != deployment:
             raise NotPossible(f"{deployment} has no failed rollback that could be tried again.")
         reason = deployment.error.split(THEN_FAILED)[0]
@@ -276,7 +277,3 @@ def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
 def waiting_rollback(environment: Environment) -> Deployment | None:
     """A rollback by hand that waits for its turn: what a person decided is not undone by a push."""
     return Deployment.objects.filter(environment=environment, status=Status.QUEUED, trigger=Trigger.ROLLBACK).first()
-
-
-def underway(environment: Environment) -> Deployment | None:
-    return Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()

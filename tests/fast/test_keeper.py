@@ -285,9 +285,9 @@ def test_a_deployment_that_begins_between_the_look_and_the_act_wins(
     stop(live)
     claimed = claims.require_free
 
-    def begin(environment: Environment) -> None:
+    def begin(environment: Environment, **despite: bool) -> None:
         factories.deployment(environment, status=Status.RUNNING, heartbeat_at=timezone.now())
-        claimed(environment)
+        claimed(environment, **despite)
 
     monkeypatch.setattr(claims, "require_free", begin)
     faults.calls.clear()
