@@ -8,12 +8,13 @@ import pytest
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments import at_work, claims, forget, pipeline, services
+from deployments import at_work, claims, forget, pipeline, removal, services
 from deployments.claims import claimed
 from deployments.run import claim as run_claim
 from deployments.services import NotPossible
 from deployments.states import Status
 from instances.models import Door
+from instances.runtimes.simulated import Faults
 from ocore import waiting
 from projects.models import Environment
 from tests import factories
@@ -123,3 +124,31 @@ def test_a_claim_locks_its_environment_and_not_its_server(
     with claimed(environment.pk, "keeping it", MINUTE):
         pass
     assert locked == [("self",)]
+
+
+def test_a_removal_holds_its_environment_and_gives_up_what_it_has_lost(
+    environment: Environment, faults: Faults
+) -> None:
+    removing()
+    seen: list[str] = []
+
+    def look(*_: Any) -> None:
+        environment.refresh_from_db()
+        seen.append(environment.busy_with)
+        removal.carry_out(environment.pk)  # the clock's, beside it
+        Environment.objects.update(busy_with="somebody else")
+
+    faults.raised["databases.drop"] = look
+    removal.carry_out(environment.pk)
+
+    environment.refresh_from_db()
+    assert seen == ["its removal"], "the second one left it alone"
+    assert [call for call in faults.calls if call.startswith(("databases", "filestores"))] == [
+        f"databases.drop {environment.database}"
+    ]
+    assert (environment.busy_with, environment.removal_problem) == ("somebody else", ""), "the clock tries again"
+    faults.clear()
+    Environment.objects.update(busy_with="", busy_until=None)
+
+    removal.carry_out(environment.pk)
+    assert not Environment.objects.exists()
