@@ -16,6 +16,10 @@ from ocore.machine.processes import own_name
 from projects.models import Environment
 
 
+class Lapsed(NotPossible):
+    """A claim's holder stood still for too long; whoever sees this must not act any more."""
+
+
 @dataclass
 class Claim:
     """A hold on an environment that ends by itself, `lasting` after the last look at it, when its holder dies.
@@ -29,11 +33,11 @@ class Claim:
     until: datetime
 
     def check(self) -> None:
-        """Before a side effect: it is still ours, and so it stays for another while. Raises `NotPossible`; one that has
-        lapsed is never renewed, since somebody may have come and gone."""
+        """Before a side effect: it is still ours, and so it stays for another while. Raises `Lapsed`; it is never
+        renewed then, since somebody may have come and gone."""
         now = timezone.now()
         if not self._row().filter(busy_until__gt=now).update(busy_until=now + self.lasting):
-            raise NotPossible(f"{self.what} took too long and was left: something else may be at work there now.")
+            raise Lapsed(f"{self.what} took too long and was left: something else may be at work there now.")
         self.until = now + self.lasting
 
     def pulse(self) -> None:

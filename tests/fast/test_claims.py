@@ -8,18 +8,23 @@ import pytest
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments import at_work, claims, forget, pipeline, removal, services
+from deployments import at_work, claims, control, forget, keeper, pipeline, removal, services
 from deployments.claims import claimed
+from deployments.models import Deployment
 from deployments.run import claim as run_claim
 from deployments.services import NotPossible
 from deployments.states import Status
-from instances.models import Door
+from instances import doors
+from instances.models import Door, Instance
+from instances.runtimes import runtime_for
+from instances.runtimes.base import EdgeError
 from instances.runtimes.simulated import Faults
 from ocore import waiting
 from projects.models import Environment
 from tests import factories
 from tests.acme import ADA
 from tests.conftest import Queues
+from tests.fast.test_keeper import go_live
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
@@ -152,3 +157,112 @@ def test_a_removal_holds_its_environment_and_gives_up_what_it_has_lost(
 
     removal.carry_out(environment.pk)
     assert not Environment.objects.exists()
+
+
+@pytest.fixture
+def live(environment: Environment, faults: Faults) -> Instance:
+    made = go_live(environment)
+    faults.calls.clear()
+    return made
+
+
+def begin_a_deployment(instance: Instance) -> None:
+    """While somebody stood still for longer than their claim lasts, a push closed the door."""
+    environment = instance.environment
+    past = timezone.now() - MINUTE
+    Environment.objects.update(busy_until=past)
+    deployment = factories.deployment(environment, status=Status.QUEUED, admitted_at=timezone.now())
+    run_claim(deployment.pk)
+    doors.close(environment, runtime_for(environment.server), holder=str(deployment))
+
+
+@pytest.mark.parametrize("verb", ["containers.stop", "containers.start"])
+def test_a_restart_that_stood_still_does_nothing_beside_the_deployment_that_began(
+    verb: str, live: Instance, faults: Faults
+) -> None:
+    def hang(*_: Any) -> None:
+        faults.raised.clear()
+        begin_a_deployment(live)
+        faults.calls.clear()
+
+    faults.raised[verb] = hang
+    live.become(Instance.State.RESTARTING, timezone.now())
+    control.carry_out(live.pk, "restart")
+
+    acts = [call for call in faults.calls if call.startswith(("containers", "edge")) and ".exec" not in call]
+    assert acts == []
+    live.refresh_from_db()
+    assert live.state == Instance.State.RESTARTING, "the deployment, or the clock, says what it has become"
+    assert Door.objects.get().holder == str(Deployment.objects.get(status=Status.RUNNING))
+
+
+def test_a_keeper_that_stood_still_starts_nothing_behind_the_door_of_the_deployment_that_began(
+    live: Instance, faults: Faults
+) -> None:
+    runtime_for(live.environment.server).containers.remove(live.container)
+    faults.calls.clear()
+
+    def hang(*_: Any) -> None:
+        faults.raised.clear()
+        begin_a_deployment(live)
+        faults.calls.clear()
+
+    faults.raised["containers.create"] = hang
+    keeper.keep()
+
+    assert not [call for call in faults.calls if call.startswith(("containers.start", "containers.join_edge"))]
+
+
+def test_the_clock_opens_no_door_where_somebody_has_just_begun(
+    live: Instance, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen before the claim is no reason to act."""
+    doors.close(live.environment, runtime_for(live.environment.server), holder=f"restart of {live}")
+    Instance.objects.update(state=Instance.State.RESTARTING, state_since=timezone.now() - timedelta(hours=1))
+    look = at_work.hindrance
+
+    def then_somebody_begins(environment: Environment, **despite: bool) -> Any:
+        found = look(environment, **despite)
+        Environment.objects.update(busy_with=f"restart of {live}", busy_until=timezone.now() + MINUTE)
+        return found
+
+    monkeypatch.setattr(at_work, "hindrance", then_somebody_begins)
+    faults.calls.clear()
+    control.heal()
+
+    assert not [call for call in faults.calls if call.startswith("edge.open")]
+    assert Door.objects.exists()
+
+
+def test_while_the_clock_opens_a_door_nobody_else_begins(live: Instance, faults: Faults) -> None:
+    doors.close(live.environment, runtime_for(live.environment.server), holder=f"restart of {live}")
+    Instance.objects.update(state=Instance.State.RESTARTING, state_since=timezone.now() - timedelta(hours=1))
+    queued = factories.deployment(live.environment, status=Status.QUEUED, admitted_at=timezone.now())
+    refused: list[str] = []
+
+    def begin(*_: Any) -> None:
+        with pytest.raises(pipeline.Busy) as said:
+            run_claim(queued.pk)
+        refused.append(str(said.value))
+
+    faults.raised["edge.open"] = begin
+    control.heal()
+
+    assert len(refused) == 1
+    live.refresh_from_db()
+    assert live.state == Instance.State.RUNNING
+    assert not Door.objects.exists()
+    assert not Environment.objects.get().busy_with
+
+
+def test_what_a_dead_worker_was_asked_for_is_known_until_its_server_answers(live: Instance, faults: Faults) -> None:
+    runtime_for(live.environment.server).containers.stop(live.container)
+    Environment.objects.update(busy_with=f"stop of {live}", busy_until=timezone.now() - MINUTE)
+    Instance.objects.update(state=Instance.State.RESTARTING, state_since=timezone.now() - timedelta(hours=1))
+    faults.raised["edge.open"] = EdgeError("The edge does not answer.")
+    control.heal()
+    faults.clear()
+    control.heal()
+
+    live.refresh_from_db()
+    assert live.state == Instance.State.STOPPED
