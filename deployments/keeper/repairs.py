@@ -31,6 +31,10 @@ ROUTES_SECONDS = 5.0
 
 def bring_up(instance: Instance, runtime: Runtime, found: Container | None) -> None:
     """Its container runs and has its place behind the edge. Raises what the server says, or one of `HOPELESS`."""
+    if found is not None and found.state == "created":
+        # Whoever made it may have died before its configuration was in it.
+        runtime.containers.remove(instance.container)
+        found = None
     if found is not None:
         try:
             runtime.containers.start(instance.container)

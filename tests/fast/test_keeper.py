@@ -738,3 +738,20 @@ def test_what_was_seen_holds_no_secret(live: Instance, faults: Faults) -> None:
     keeper.keep()
     live.refresh_from_db()
     assert "hunter2" not in Incident.objects.get().problem + live.problem
+
+
+def test_a_container_that_was_never_started_is_made_anew_since_it_may_lack_its_configuration(
+    live: Instance, faults: Faults
+) -> None:
+    simulate(live, live.container, state="created")
+    faults.calls.clear()
+
+    keeper.keep()
+
+    name = live.container
+    assert calls(faults, "containers.remove", "containers.create", "containers.start") == [
+        f"containers.remove {name}",
+        f"containers.create {name}",
+        f"containers.start {name}",
+    ]
+    assert serves(live)
