@@ -108,9 +108,7 @@ def _image(live: Deployment, runtime: Runtime) -> str:
 
 def remove_unless_running(runtime: Runtime, name: str) -> None:
     """One of the server's own containers that could not be started as it is: what it holds is in its volume."""
-    found = runtime.containers.find(name)
-    if found and not found.running:
-        runtime.containers.remove(name)
+    runtime.containers.remove(name, unless_running=True)
 
 
 def bring_parts_up(server: Server, runtime: Runtime, log: Log = logger.info) -> None:

@@ -13,6 +13,7 @@ from deployments import attention, claims, control, jobs, keeper, pipeline, prob
 from deployments.bring_back import bring_back
 from deployments.condition import State, conditions
 from deployments.configuration import freeze
+from deployments.keeper import repairs
 from deployments.keeper.instances import RESTART_AGAIN
 from deployments.models import Deployment
 from deployments.states import Status, Trigger
@@ -755,3 +756,19 @@ def test_a_container_that_was_never_started_is_made_anew_since_it_may_lack_its_c
         f"containers.start {name}",
     ]
     assert serves(live)
+
+
+def test_a_part_that_somebody_starts_at_the_last_moment_is_not_removed(live: Instance, faults: Faults) -> None:
+    runtime = server_of(live)
+    runtime.containers.stop(POSTGRES)
+
+    def start(*_: Any) -> None:
+        faults.raised.clear()
+        runtime.containers.start(POSTGRES)
+
+    faults.raised["containers.remove"] = start
+    repairs.remove_unless_running(runtime, POSTGRES)
+
+    found = runtime.containers.find(POSTGRES)
+    assert found
+    assert found.running
