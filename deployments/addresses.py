@@ -8,9 +8,9 @@ from django.conf import settings
 from django.urls import reverse
 
 from deployments import demo, probes
+from deployments.at_work import underway
 from deployments.looks import Look
 from deployments.models import Deployment
-from deployments.services import underway
 from instances.models import Door, Instance
 from instances.runtimes.base import Answer
 from projects.models import Environment

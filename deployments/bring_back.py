@@ -2,6 +2,7 @@
 
 from deployments import keeper, sight
 from deployments.claims import claimed
+from deployments.fence import fenced
 from deployments.keeper import repairs
 from deployments.services import NotPossible
 from instances.runtimes import runtime_for
@@ -37,7 +38,7 @@ def _start(server: Server, log: Log) -> list[str]:
             continue
         try:
             with claimed(instance.environment_id, f"starting {instance}", repairs.CLAIM) as claim:
-                repairs.bring_up(claim, instance, runtime, found)
+                repairs.bring_up(instance, fenced(runtime, claim.check), found)
         except ExpectedError as error:
             log(f"{instance} could not be started: {error.message}")
             sight.record(instance, error.message)

@@ -8,13 +8,17 @@ from datetime import timedelta
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import claims, queues, schedule, services, sight
+from deployments import at_work, claims, queues, schedule, sight
+from deployments.claims import Claim
+from deployments.fence import fenced
+from deployments.keeper import repairs
 from deployments.services import NotPossible
 from instances import doors, incidents
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
 from projects.models import Environment
@@ -22,7 +26,7 @@ from projects.models import Environment
 logger = logging.getLogger(__name__)
 READY_SECONDS = 120.0
 CLAIM = timedelta(seconds=300)
-"""Longer than any of the verbs takes: draining, stopping and getting ready have limits of their own."""
+"""Longer than one act on the server takes; while a verb waits it stays."""
 ALONE = "It is the only one that serves its environment. Remove the environment instead."
 State = Instance.State
 
@@ -46,7 +50,7 @@ def request(instance: Instance, verb: str) -> None:
 
 def removal_refusal(instance: Instance) -> str:
     """Why it may not be removed from its environment now; empty when it may."""
-    if services.underway(instance.environment):
+    if at_work.underway(instance.environment):
         return "A deployment of its environment is underway. Wait for its end."
     if not instance.container:
         return ""
@@ -71,18 +75,36 @@ def heal() -> None:
     restarting = restarting.exclude(environment__server__in=incidents.engines_down())
     for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
-        if environment.busy or services.underway(environment):
+        if at_work.hindrance(environment, behind_doors=True):
             continue
         if not environment.busy_with and instance.state_since and instance.state_since > over:
             continue  # its job has not begun yet
         try:
-            doors.open(environment, runtime_for(environment.server), holder=_holder(instance))
-            _record_truth(instance, "It was left in the middle of a restart.", asked=environment.busy_with)
+            _heal(instance, asked=environment.busy_with)
+        except NotPossible as error:
+            logger.info("%s is not looked at: %s", instance, error)
+    _forget_dead_claims()
+
+
+def _heal(instance: Instance, asked: str) -> None:
+    """Raises `NotPossible` where somebody is at work by now."""
+    # Under the words of who died: whoever comes after another death still knows what was asked.
+    what, key = asked or f"a look at {instance}", instance.environment_id
+    with claims.claimed(key, what, CLAIM, behind_doors=True) as claim:
+        instance.refresh_from_db(fields=["state", "container"])
+        if instance.state != State.RESTARTING:
+            return
+        environment = claim.environment
+        try:
+            doors.open(environment, fenced(runtime_for(environment.server), claim.check), holder=_holder(instance))
+            claim.check()
+            _record_truth(instance, "It was left in the middle of a restart.", asked=asked)
+            return
+        except claims.Lapsed:
+            raise
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
-            continue
-        Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None, busy_by="")
-    _forget_dead_claims()
+    Environment.objects.filter(pk=key, busy_with="").update(busy_with=asked)
 
 
 def _forget_dead_claims() -> None:
@@ -124,25 +146,32 @@ def carry_out(pk: int, verb: str) -> None:
         with claims.claimed(instance.environment_id, _name(verb, instance), CLAIM) as claim:
             instance.environment = claim.environment
             _require_deployed(instance)
-            _act(instance, VERBS[verb])
+            _act(claim, instance, VERBS[verb])
+    except claims.Lapsed as error:
+        logger.warning("%s of %s was left: %s", verb, instance, error)  # as it is, for `heal`
     except NotPossible as error:
         logger.warning("%s of %s was not done: %s", verb, instance, error)
-        if not services.underway(instance.environment):  # else the deployment says what the instance becomes
+        if not at_work.underway(instance.environment):  # else the deployment says what the instance becomes
             _record_truth(instance, error.message)
 
 
-def _act(instance: Instance, verb: Callable[[Instance, Runtime], None]) -> None:
+def _act(claim: Claim, instance: Instance, verb: Callable[[Instance, Runtime], State | None]) -> None:
     try:
-        verb(instance, runtime_for(instance.environment.server))
+        became = verb(instance, fenced(runtime_for(instance.environment.server), claim.check))
     except ExpectedError as error:
+        claim.check()  # else whoever is at work there now says what it is
         _record_truth(instance, redact(error.message))
+        return
+    if became:
+        claim.check()
+        instance.become(became, timezone.now())
 
 
-def _stop(instance: Instance, runtime: Runtime) -> None:
+def _stop(instance: Instance, runtime: Runtime) -> State:
     """Once nobody is being served any more; the door stays open, so that clients read that it is not reachable."""
     doors.drain(instance.environment, runtime)
     runtime.containers.stop(instance.container, STOP_SECONDS)
-    instance.become(State.STOPPED, timezone.now())
+    return State.STOPPED
 
 
 def _runs_the_schedule(instance: Instance) -> bool:
@@ -166,20 +195,19 @@ def _remove(instance: Instance, runtime: Runtime) -> None:
     doors.ensure_routes(server, runtime, logger.info)
 
 
-def _start(instance: Instance, runtime: Runtime) -> None:
-    runtime.containers.start(instance.container)
-    runtime.containers.join_edge(instance.container, instance.alias)
+def _start(instance: Instance, runtime: Runtime) -> State:
+    repairs.bring_up(instance, runtime, runtime.containers.find(instance.container))
     _wait(instance, runtime)
-    instance.become(State.RUNNING, timezone.now())
+    return State.RUNNING
 
 
-def _restart(instance: Instance, runtime: Runtime) -> None:
+def _restart(instance: Instance, runtime: Runtime) -> State:
     """Behind a closed door: requests wait instead of failing."""
     environment = instance.environment
     doors.close(environment, runtime, holder=_holder(instance))
     try:
         runtime.containers.stop(instance.container, STOP_SECONDS)
-        _start(instance, runtime)
+        return _start(instance, runtime)
     finally:
         doors.open(environment, runtime, holder=_holder(instance))
 
@@ -193,11 +221,11 @@ def _wait(instance: Instance, runtime: Runtime) -> None:
             return
         if time.monotonic() > deadline:
             raise NotPossible(f"{instance} was started, but did not become healthy: {problem}")
-        time.sleep(pause)
+        waiting.pause(pause)
         pause = min(pause * 1.5, 2.0)
 
 
-VERBS: dict[str, Callable[[Instance, Runtime], None]] = {
+VERBS: dict[str, Callable[[Instance, Runtime], State | None]] = {
     "start": _start,
     "stop": _stop,
     "restart": _restart,

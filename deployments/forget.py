@@ -5,8 +5,9 @@ import logging
 from django.db import transaction
 from django.db.models import QuerySet
 
+from deployments import at_work
 from deployments.models import Deployment, Snapshot
-from deployments.services import NotPossible, Who, underway
+from deployments.services import NotPossible, Who
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
 from projects.models import Environment
@@ -23,8 +24,9 @@ def start_over(environment: Environment, who: Who) -> None:
         )
     with transaction.atomic():
         locked = Environment.objects.select_for_update().get(pk=environment.pk)
-        if locked.busy or underway(locked):
-            raise NotPossible(f"Something is at work in {environment}.", advice="Wait until it has ended.")
+        found = at_work.hindrance(locked, behind_doors=True)  # one that a failed rollback left goes too
+        if found:
+            raise NotPossible(found.message, advice=found.advice)
         forget(Environment.objects.filter(pk=environment.pk))
     logger.warning("%s starts over, on behalf of %s: its data was gone from the server", environment, who.name)
 

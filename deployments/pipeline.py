@@ -19,9 +19,10 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from deployments import schedule
+from deployments.at_work import underway_on
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
-from deployments.services import THEN_FAILED, underway_on
+from deployments.services import THEN_FAILED
 from deployments.states import FORWARD, Status, StepKind, StepStatus
 from deployments.steps import build, complete, deploy, health_check, snapshot
 from deployments.steps.base import Nothing, NothingNew

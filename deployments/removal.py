@@ -3,25 +3,30 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from deployments import queues, services
+from deployments import at_work, claims, queues, services
+from deployments.claims import Claim
+from deployments.fence import fenced
 from deployments.models import Deployment, Snapshot
 from deployments.services import NotPossible
-from deployments.states import ACTIVE, Status
+from deployments.states import ACTIVE
 from instances import doors
 from instances.models import Door, Instance
 from instances.processes import labels
 from instances.runtimes import runtime_for
-from instances.runtimes.base import NAMESPACE_LABEL
+from instances.runtimes.base import NAMESPACE_LABEL, Runtime
 from ocore.errors import ExpectedError
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
+CLAIM = timedelta(seconds=300)
+"""Longer than one act on the server takes."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ def refusal(environment: Environment) -> str:
     """Why it may not be removed now; empty when it may."""
     if Deployment.objects.filter(environment=environment, status__in=ACTIVE).exists():
         return "A deployment is queued or underway. Cancel it or wait for its end."
-    if environment.busy:
-        return f"Something is at work in it: {environment.busy_with}."
+    found = at_work.hindrance(environment, behind_doors=True, being_removed=True)
+    if found:
+        return found.message
     running = environment.instances.exclude(state__in=[Instance.State.STOPPED, Instance.State.NEW]).exists()
     if environment.kind == Environment.Kind.PRODUCTION and running:
         return "It is production, and it runs. Stop its instances first."
@@ -77,25 +83,34 @@ def request(environment: Environment, who: services.Who) -> None:
 
 
 def carry_out(pk: int) -> None:
-    """In a worker; asked again after a failure it goes on where it stopped."""
-    environment = Environment.objects.select_related("server", "project").filter(pk=pk).first()
-    if environment is None or environment.removing_since is None:
-        return
-    if Deployment.objects.filter(environment=environment, status__in=ACTIVE - {Status.QUEUED}).exists():
+    """In a worker; asked again after a failure it goes on where it stopped. While somebody else is at work there it is
+    left to the clock."""
+    if not Environment.objects.filter(pk=pk, removing_since__isnull=False).exists():
         return
     try:
-        _remove_from_server(environment)
+        with claims.claimed(pk, "its removal", CLAIM, behind_doors=True, being_removed=True) as claim:
+            _remove(claim)
+    except NotPossible as error:
+        logger.warning("The removal of environment %s goes on later: %s", pk, error)
+
+
+def _remove(claim: Claim) -> None:
+    environment = claim.environment
+    try:
+        _remove_from_server(environment, fenced(runtime_for(environment.server), claim.check))
     except ExpectedError as error:
-        Environment.objects.filter(pk=pk).update(removal_problem=f"{error.message} {error.detail}".strip())
+        claim.check()
+        problem = f"{error.message} {error.detail}".strip()
+        Environment.objects.filter(pk=environment.pk).update(removal_problem=problem)
         return
+    claim.check()
     shutil.rmtree(Path(settings.STATE_DIR) / "dumps" / environment.key, ignore_errors=True)
     with transaction.atomic():
         environment.instances.all().delete()
-        environment.delete()
+        Environment.objects.filter(pk=environment.pk).delete()
 
 
-def _remove_from_server(environment: Environment) -> None:
-    runtime = runtime_for(environment.server)
+def _remove_from_server(environment: Environment, runtime: Runtime) -> None:
     own = {name: text for name, text in labels(environment).items() if name != NAMESPACE_LABEL}
     for container in runtime.containers.list(own):
         runtime.containers.remove(container.name)

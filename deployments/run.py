@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from deployments import schedule
+from deployments import at_work, schedule
 from deployments.configuration import Frozen, freeze, thaw
 from deployments.deadlines import StepClock, TookTooLong
 from deployments.fence import fenced
@@ -226,12 +226,16 @@ def claim(pk: int) -> Deployment:
         with transaction.atomic():
             deployment = _load(pk)
             # The lock that everything takes that begins something in an environment.
-            if Environment.objects.select_for_update().get(pk=deployment.environment_id).busy:
-                raise Busy(f"{deployment.environment} is busy with something else")
+            environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
+            found = at_work.hindrance(environment, behind_doors=True)
+            if found:
+                raise Busy(found.message)
             # Locked: nobody gives its slot away meanwhile.
             if not Deployment.objects.select_for_update().filter(pk=pk, admitted_at__isnull=False):
                 raise Busy(f"{deployment} waits for its turn")
             deployment.move(Status.RUNNING, started_at=now, heartbeat_at=now, holder=own_name(), raise_token=True)
+            # A claim that has lapsed is over: whoever stood still with it does not come back.
+            Environment.objects.filter(pk=environment.pk).update(busy_with="", busy_until=None, busy_by="")
     except (IntegrityError, StaleTransition, Deployment.DoesNotExist, Busy) as error:
         schedule.give_back(pk)
         raise Busy(str(error)) from error

@@ -15,10 +15,10 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from deployments import queues
+from deployments import at_work, queues
 from deployments.models import Deployment, Step
 from deployments.states import UNDERWAY, Status, StepKind, Trigger
-from projects.models import Server
+from projects.models import Environment, Server
 
 ADMITTED = Q(status=Status.QUEUED, admitted_at__isnull=False)
 HOLDS_A_SLOT = ADMITTED | Q(status__in=UNDERWAY)
@@ -120,7 +120,7 @@ def why_waiting(deployment: Deployment) -> str:
     if deployment.status != Status.QUEUED:
         return ""
     environment = deployment.environment
-    ahead = Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()
+    ahead = at_work.underway(environment)
     if ahead:
         return f"Waits for the end of #{ahead.pk} in this environment."
     if environment.busy:
@@ -139,8 +139,8 @@ def _queued(server: int) -> QuerySet[Deployment]:
 
 
 def _waiting(server: int) -> list[Waiting]:
-    same = Deployment.objects.filter(environment=OuterRef("environment"), status__in=UNDERWAY)
-    rows = _queued(server).exclude(Exists(same)).exclude(environment__busy_until__gt=timezone.now())
+    here = Environment.objects.filter(at_work.occupied(behind_doors=True), server=server)
+    rows = _queued(server).exclude(environment__in=here)
     fields = rows.order_by().values_list("pk", "environment__project", "queued_since", "trigger")
     return [Waiting(*values) for values in fields]
 

@@ -1,7 +1,6 @@
 """The only doors in from outside: request, cancel, roll back."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,14 +9,14 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from deployments import queues, schedule
+from deployments import at_work, queues, schedule
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
 from deployments.run import STALE
-from deployments.states import ACTIVE, UNDERWAY, Status, Trigger
+from deployments.states import ACTIVE, Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
 from projects import validators
-from projects.models import Environment, Server
+from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 THEN_FAILED = " Then the rollback failed: "
@@ -144,8 +143,9 @@ def retry_rollback(deployment: Deployment, who: Who) -> None:
     """Let a failed rollback be tried again: all that it needs is on record. Raises `NotPossible`."""
     with transaction.atomic():
         environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
-        if environment.busy or underway(environment):
-            raise NotPossible(f"Something else is at work in {environment}.", advice="Wait until it has ended.")
+        found = at_work.hindrance(environment, behind_doors=True)  # its own is closed
+        if found:
+            raise NotPossible(found.message, advice=found.advice)
         if broken_by(environment) != deployment:
             raise NotPossible(f"{deployment} has no failed rollback that could be tried again.")
         reason = deployment.error.split(THEN_FAILED)[0]
@@ -278,13 +278,3 @@ def waiting_by_hand(environment: Environment) -> Deployment | None:
     """What a person asked for, or force, and waits for its turn: a push does not take its place."""
     queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED)
     return queued.exclude(trigger=Trigger.PUSH, forced=False).first()
-
-
-def underway(environment: Environment) -> Deployment | None:
-    return Deployment.objects.filter(environment=environment, status__in=UNDERWAY).first()
-
-
-def underway_on(servers: Iterable[Server], *, besides: int = 0) -> bool:
-    """Whether a deployment is, somewhere on them."""
-    rows = Deployment.objects.filter(environment__server__in=list(servers), status__in=UNDERWAY)
-    return rows.exclude(pk=besides).exists()

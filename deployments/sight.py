@@ -5,14 +5,14 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments.models import Deployment
-from deployments.states import UNDERWAY
-from instances.models import Door, Instance
+from deployments import at_work
+from instances.models import Instance
 from instances.odoo import readiness
 from instances.runtimes.base import Container, Runtime
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
 from projects.inheritance import resolve
+from projects.models import Environment
 
 SHOULD_RUN = (Instance.State.RUNNING, Instance.State.FAILED)
 """The others were stopped by a person, or somebody is at work on them."""
@@ -20,12 +20,7 @@ SHOULD_RUN = (Instance.State.RUNNING, Instance.State.FAILED)
 
 def left_alone() -> Q:
     """Instances of environments in which somebody is at work: what they are, that one says."""
-    return (
-        Q(environment__in=Deployment.objects.filter(status__in=UNDERWAY).values("environment"))
-        | Q(environment__in=Door.objects.values("environment"))
-        | Q(environment__busy_until__gt=timezone.now())
-        | Q(environment__removing_since__isnull=False)
-    )
+    return Q(environment__in=Environment.objects.filter(at_work.occupied()))
 
 
 def down(name: str, found: Container | None) -> str:

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from deployments import sight
 from deployments.claims import claimed
+from deployments.fence import fenced
 from deployments.keeper import repairs
 from deployments.models import Deployment
 from instances import incidents
@@ -82,7 +83,7 @@ def _bring_back(instance: Instance, runtime: Runtime, incident: Incident | None)
             # Its engine is at it, with pauses of its own: that counts too.
             _ended_by_itself(instance, found, incident)
         elif incidents.attempt(incident):
-            _attempt(incident, lambda: repairs.bring_up(claim, instance, runtime, found))
+            _attempt(incident, lambda: repairs.bring_up(instance, fenced(runtime, claim.check), found))
     _tell(instance, incident)
 
 
@@ -120,7 +121,7 @@ def _be_patient(instance: Instance, runtime: Runtime, incident: Incident, inside
     with claimed(instance.environment_id, f"keeping {instance}", repairs.CLAIM) as claim:
         if not inside:
             if incidents.attempt(incident):
-                _attempt(incident, lambda: repairs.put_behind_edge(claim, instance, runtime))
+                _attempt(incident, lambda: repairs.put_behind_edge(instance, fenced(runtime, claim.check)))
             return
         try:
             repairs.require_data(instance, runtime)
@@ -128,7 +129,7 @@ def _be_patient(instance: Instance, runtime: Runtime, incident: Incident, inside
             incidents.give_up(incident, error.message, error.advice)
             return
         if incidents.attempt(incident, restarted=True):
-            _attempt(incident, lambda: repairs.restart(claim, instance, runtime))
+            _attempt(incident, lambda: repairs.restart(instance, fenced(runtime, claim.check)))
 
 
 def _restarted_lately(instance: Instance) -> bool:

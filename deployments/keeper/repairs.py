@@ -1,12 +1,13 @@
-"""What brings back what is down. Each is done under a claim, and each may be done twice."""
+"""What brings back what is down. Each may be done twice, under a claim: the runtime is fenced by that."""
 
 import logging
 from dataclasses import replace
 from datetime import timedelta
 
 from deployments import serving
-from deployments.claims import Claim, claimed
+from deployments.claims import claimed
 from deployments.configuration import thaw
+from deployments.fence import fenced
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.steps.base import DataLost
@@ -28,25 +29,24 @@ ROUTES_SECONDS = 5.0
 """An edge that came back knows its routes; where it doesn't, and a door is closed, the next attempt tells it."""
 
 
-def bring_up(claim: Claim, instance: Instance, runtime: Runtime, found: Container | None) -> None:
+def bring_up(instance: Instance, runtime: Runtime, found: Container | None) -> None:
     """Its container runs and has its place behind the edge. Raises what the server says, or one of `HOPELESS`."""
+    if found is not None and found.state == "created":
+        # Whoever made it may have died before its configuration was in it.
+        runtime.containers.remove(instance.container)
+        found = None
     if found is not None:
         try:
-            claim.check()
             runtime.containers.start(instance.container)
         except RunFailed as error:
             # Paused, or its network is gone: what it holds is in the volume, so one made anew is as good.
             logger.warning("%s cannot be started and is made anew: %s %s", instance, error.message, error.detail)
-            claim.check()
             runtime.containers.remove(instance.container)
             found = None
     if found is None:
         spec = _as_deployed(instance, runtime)
-        claim.check()
         runtime.containers.create(spec)
-        claim.check()
         runtime.containers.start(spec.name)
-    claim.check()
     runtime.containers.join_edge(instance.container, instance.alias)
 
 
@@ -58,9 +58,8 @@ def last_lines(runtime: Runtime, found: Container | None) -> str:
         return error.message
 
 
-def put_behind_edge(claim: Claim, instance: Instance, runtime: Runtime) -> None:
+def put_behind_edge(instance: Instance, runtime: Runtime) -> None:
     """It answers, and the edge does not find it, or has no route for it."""
-    claim.check()
     runtime.containers.join_edge(instance.container, instance.alias)
     doors.ensure_routes(instance.environment.server, runtime, logger.info, seconds=ROUTES_SECONDS)
 
@@ -72,11 +71,10 @@ def require_data(instance: Instance, runtime: Runtime) -> None:
         raise DataLost(f"The database {environment.database} of {environment} is not on {environment.server} any more.")
 
 
-def restart(claim: Claim, instance: Instance, runtime: Runtime) -> None:
+def restart(instance: Instance, runtime: Runtime) -> None:
     """It runs, and has not answered for long: there is nobody to drain."""
-    claim.check()
     runtime.containers.stop(instance.container, STOP_SECONDS)
-    bring_up(claim, instance, runtime, runtime.containers.find(instance.container))
+    bring_up(instance, runtime, runtime.containers.find(instance.container))
 
 
 def _as_deployed(instance: Instance, runtime: Runtime) -> ContainerSpec:
@@ -110,9 +108,7 @@ def _image(live: Deployment, runtime: Runtime) -> str:
 
 def remove_unless_running(runtime: Runtime, name: str) -> None:
     """One of the server's own containers that could not be started as it is: what it holds is in its volume."""
-    found = runtime.containers.find(name)
-    if found and not found.running:
-        runtime.containers.remove(name)
+    runtime.containers.remove(name, unless_running=True)
 
 
 def bring_parts_up(server: Server, runtime: Runtime, log: Log = logger.info) -> None:
@@ -132,8 +128,7 @@ def _open_doors(server: Server, runtime: Runtime) -> None:
             continue
         try:
             with claimed(environment.pk, f"opening the door of {environment}", CLAIM) as claim:
-                claim.check()
-                runtime.edge.open(environment.key)
+                fenced(runtime, claim.check).edge.open(environment.key)
         except NotPossible as error:
             left = error
     if left:

@@ -12,11 +12,11 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from deployments.at_work import underway_on
 from deployments.models import Snapshot
 from deployments.retention.needs import needs_of
 from deployments.retention.on_server import Scene, State
 from deployments.retention.verdicts import Kind, StillNeeded, Thing
-from deployments.services import underway_on
 from instances import templates
 from instances.filestore import VOLUME_LABEL
 from instances.models import Instance

@@ -237,8 +237,9 @@ class Containers(Protocol):
 
     def stop(self, name: str, seconds: int = 30) -> None: ...
 
-    def remove(self, name: str) -> None:
-        """Kill and remove; never its volumes."""
+    def remove(self, name: str, *, unless_running: bool = False) -> None:
+        """Kill and remove; never its volumes. `unless_running`: nothing is done to one that somebody has started, be it
+        at this very moment."""
 
     def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
         """To its end, then remove it. `RunFailed` past a deadline. `log` may raise: then it is killed and removed."""

@@ -212,10 +212,11 @@ class _Containers:
         FAULTS.meet("containers.stop", name)
         self._set(name, state="exited")
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, unless_running: bool = False) -> None:
         FAULTS.meet("containers.remove", name)
         with self._store.open() as state:
-            state["containers"].pop(name, None)
+            if not (unless_running and _runs_now(state, name)):
+                state["containers"].pop(name, None)
 
     def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
         FAULTS.meet("containers.run", spec.name)
@@ -271,7 +272,11 @@ class _Containers:
 
 def _runs(state: State, part: str) -> bool:
     """Where nobody has prepared the server yet, that doesn't matter."""
-    return not state.get("prepared") or state["containers"].get(part, {}).get("state") == "running"
+    return not state.get("prepared") or _runs_now(state, part)
+
+
+def _runs_now(state: State, name: str) -> bool:
+    return bool(state["containers"].get(name, {}).get("state") == "running")
 
 
 def end_of_one_shot(state: State, name: str) -> bool:

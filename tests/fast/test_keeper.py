@@ -13,6 +13,7 @@ from deployments import attention, claims, control, jobs, keeper, looks, pipelin
 from deployments.bring_back import bring_back
 from deployments.condition import State, conditions
 from deployments.configuration import freeze
+from deployments.keeper import repairs
 from deployments.keeper.instances import RESTART_AGAIN
 from deployments.models import Deployment
 from deployments.states import Status, Trigger
@@ -285,9 +286,9 @@ def test_a_deployment_that_begins_between_the_look_and_the_act_wins(
     stop(live)
     claimed = claims.require_free
 
-    def begin(environment: Environment) -> None:
+    def begin(environment: Environment, **despite: bool) -> None:
         factories.deployment(environment, status=Status.RUNNING, heartbeat_at=timezone.now())
-        claimed(environment)
+        claimed(environment, **despite)
 
     monkeypatch.setattr(claims, "require_free", begin)
     faults.calls.clear()
@@ -738,3 +739,36 @@ def test_what_was_seen_holds_no_secret(live: Instance, faults: Faults) -> None:
     keeper.keep()
     live.refresh_from_db()
     assert "hunter2" not in Incident.objects.get().problem + live.problem
+
+
+def test_a_container_that_was_never_started_is_made_anew_since_it_may_lack_its_configuration(
+    live: Instance, faults: Faults
+) -> None:
+    simulate(live, live.container, state="created")
+    faults.calls.clear()
+
+    keeper.keep()
+
+    name = live.container
+    assert calls(faults, "containers.remove", "containers.create", "containers.start") == [
+        f"containers.remove {name}",
+        f"containers.create {name}",
+        f"containers.start {name}",
+    ]
+    assert serves(live)
+
+
+def test_a_part_that_somebody_starts_at_the_last_moment_is_not_removed(live: Instance, faults: Faults) -> None:
+    runtime = server_of(live)
+    runtime.containers.stop(POSTGRES)
+
+    def start(*_: Any) -> None:
+        faults.raised.clear()
+        runtime.containers.start(POSTGRES)
+
+    faults.raised["containers.remove"] = start
+    repairs.remove_unless_running(runtime, POSTGRES)
+
+    found = runtime.containers.find(POSTGRES)
+    assert found
+    assert found.running

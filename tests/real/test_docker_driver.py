@@ -244,6 +244,32 @@ class TestCreate:
         assert len(got) == 4
         assert len(set(got)) == 1
 
+    @pytest.mark.parametrize("state", ["exited", "paused", "running"])
+    def test_one_that_somebody_starts_after_the_look_is_not_removed(
+        self, containers, engine, image, monkeypatch, state
+    ):
+        spec = sh(image, "sleep 60", f"ocore-test-driver-{state}")
+        containers.create(spec)
+        if state != "exited":
+            containers.start(spec.name)
+        if state == "paused":
+            engine.api.pause(spec.name)
+        look = containers._owned
+
+        def then_it_is_started(name):
+            found = look(name)
+            if state == "exited":
+                engine.api.start(name)
+            return found
+
+        monkeypatch.setattr(containers, "_owned", then_it_is_started)
+        containers.remove(spec.name, unless_running=True)
+        monkeypatch.undo()
+
+        found = containers.find(spec.name)
+        assert (found and found.running) == (None if state == "paused" else True)
+        containers.remove(spec.name)
+
     def test_stop_and_remove_are_idempotent_and_keep_named_volumes(self, containers, engine, image):
         spec = sh(
             image, "echo kept > /data/file; sleep 60", "ocore-test-driver-vol", volumes={"ocore-test-driver-v": "/data"}

@@ -29,6 +29,8 @@ from instances.runtimes.docker.streams import DeadlinePassed, Lines
 
 REMOVAL_SECONDS = 30
 APPEARING_SECONDS = 5
+NEVER_STARTED_BY_US = frozenset({"paused", "restarting"})
+"""The engine takes these for running ones, and removes them by force only."""
 
 
 class DockerContainers(DockerStores):
@@ -152,16 +154,18 @@ class DockerContainers(DockerStores):
         container = self._owned(name)
         return container is None or not container.running
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, unless_running: bool = False) -> None:
         """Kill and remove, with the anonymous volumes that its image declares; never a named one."""
         container = self._owned(name)
-        if container is None:
+        if container is None or (unless_running and container.running):
             return
+        # Without force the engine itself refuses one that has been started since.
+        force = not unless_running or container.state in NEVER_STARTED_BY_US
         deadline = time.monotonic() + REMOVAL_SECONDS
         while True:
             with self.engine.translated(f"remove the container {name}"):
                 try:
-                    self.engine.api.remove_container(container.id, force=True, v=True)
+                    self.engine.api.remove_container(container.id, force=force, v=True)
                 except NotFound:
                     return
                 except NO_ANSWER:
@@ -170,7 +174,8 @@ class DockerContainers(DockerStores):
                 except APIError as error:  # somebody else is removing it
                     if error.status_code != CONFLICT or time.monotonic() > deadline:
                         raise
-            if self._inspect(container.id) is None:
+            left = self._inspect(container.id)
+            if left is None or (not force and left["State"]["Running"]):
                 return
             time.sleep(0.1)
 
