@@ -47,7 +47,7 @@ NAMED = {
     "projects.models": ["is_dead"],
 }
 """Where processes and the kernel's locks are asked for."""
-WITH_THREADS = ("deployments.keeper", "deployments.probes", "ocore.waiting")
+WITH_THREADS = ("deployments.looks", "deployments.probes", "ocore.waiting")
 ENDS = ("ROLLBACK", "RELEASE", "SAVEPOINT")
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 STALE_SECONDS = 45.0
