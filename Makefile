@@ -23,7 +23,7 @@ clean-machine: venv ## Remove every container, image, volume, network and databa
 	@$(MANAGE) clean_machine $(if $(YES),--yes) $(if $(ALL),--every-installation)
 
 test: lint prepare-tests ## Run all tests, with real Docker, PostgreSQL, Redis, git and Odoo
-	@$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	@$(TEST_ENV) $(VENV)/bin/python -m pytest
 
 test-fast: venv-dev ## Run the tests that need no Docker, Redis or root (under a minute)
 	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto

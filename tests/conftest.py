@@ -6,23 +6,8 @@ from typing import Any
 
 import django_rq
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from instances.runtimes.simulated import FAULTS, Faults
-
-
-class ByKind(LoadScopeScheduling):
-    """With several processes each kind of real thing is one process's alone: such tests share a namespace and ports.
-    The fast ones go wherever there is room. (xdist's own groups are lost with this pytest.)"""
-
-    def _split_scope(self, nodeid: str) -> str:
-        kind = nodeid.split("/")[1]
-        return nodeid if kind == "fast" else "real" if kind == "real" else "others"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For `make test`; the fast tests alone are dealt out as xdist does it."""
-    return ByKind(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)
