@@ -28,6 +28,5 @@ def prepare_tests(progress: Progress) -> Engine:
     """All that `make test` needs besides the base images."""
     ensure_program("git", "git", progress, purpose="the tests")
     ensure_program("redis-server", "redis-server", progress, purpose="the tests")
-    ensure_program("mmdebstrap", "mmdebstrap", progress, purpose="building base images without a registry")
     ensure_chromium(progress)
     return ensure_engine(progress)

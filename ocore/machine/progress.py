@@ -3,10 +3,9 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
 
 from ocore.errors import ExpectedError
 
@@ -23,10 +22,12 @@ class _Step:
 
 class Progress:
     """Plain lines with the seconds since the start in front. While a step is silent for `heartbeat` seconds, a line
-    says that it is still going on, for how long, and what it last reported. May be used from several threads."""
+    says that it is still going on, for how long, and what it last reported. May be used from several threads.
 
-    def __init__(self, stream: TextIO | None = None, *, heartbeat: float = 10.0) -> None:
-        self.stream = stream or sys.stdout
+    Told to standard output, or to whoever takes whole lines as `write` (a deployment's log)."""
+
+    def __init__(self, write: Callable[[str], object] | None = None, *, heartbeat: float = 10.0) -> None:
+        self._write = write or _print
         self.heartbeat = heartbeat
         self.began = time.monotonic()
         self._lock = threading.RLock()
@@ -43,8 +44,7 @@ class Progress:
         with self._lock:
             stamp = f"[{self.seconds:6.1f} s] "
             for number, line in enumerate(text.splitlines() or [""]):
-                self.stream.write((stamp if number == 0 else " " * len(stamp)) + line.rstrip() + "\n")
-            self.stream.flush()
+                self._write((stamp if number == 0 else " " * len(stamp)) + line.rstrip() + "\n")
             self._last_line = time.monotonic()
 
     def log(self, text: str) -> None:
@@ -87,6 +87,11 @@ class Progress:
         """Seconds until a silence gets too long; a step that has another one inside it looks again after a while."""
         due = self._last_line + self.heartbeat - time.monotonic()
         return due if due > 0 else 0.0
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 def _lower(title: str) -> str:

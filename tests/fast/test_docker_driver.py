@@ -16,6 +16,7 @@ from instances.runtimes.docker import base_images, container_config, debian
 from instances.runtimes.docker.hijacked import Conversation
 from instances.runtimes.docker.ownership import our_container, our_image
 from instances.runtimes.docker.streams import DeadlinePassed, Lines, watched
+from ocore.machine import packages
 
 SPEC = ContainerSpec(
     "acme-odoo",
@@ -217,12 +218,28 @@ class TestMirror:
         with pytest.raises(ImageMissing, match="not Debian"):
             debian.mirror(etc)
 
-    def test_without_mmdebstrap_it_says_what_to_run(self, monkeypatch, tmp_path):
+    @pytest.fixture
+    def bare(self, monkeypatch):
+        """A machine on which mmdebstrap isn't."""
         monkeypatch.setattr(debian, "mirror", lambda: "http://mirror.example/debian")
-        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr(packages, "find_program", lambda name: None)
+        monkeypatch.setattr(packages, "installed", lambda name: False)
+        monkeypatch.setattr(packages.shutil, "which", lambda name: f"/usr/bin/{name}")
+
+    def test_without_mmdebstrap_it_installs_it_where_it_may(self, bare, monkeypatch, tmp_path):
+        asked, said = [], []
+        monkeypatch.setattr(packages, "may_install", lambda: True)
+        monkeypatch.setattr(packages, "_install", lambda names, progress: asked.append(names))
+        with pytest.raises(ImageMissing, match="No base image can be built"):  # it isn't there afterwards either
+            debian.make_root(tmp_path / "root.tar", said.append, lambda _: None)
+        assert asked == [["mmdebstrap"]]
+        assert "Installing mmdebstrap" in said[0]
+
+    def test_without_mmdebstrap_and_the_right_to_install_it_says_what_to_run(self, bare, monkeypatch, tmp_path):
+        monkeypatch.setattr(packages, "may_install", lambda: False)
         with pytest.raises(ImageMissing) as caught:
             debian.make_root(tmp_path / "root.tar", lambda _: None, lambda _: None)
-        assert "apt-get install mmdebstrap" in caught.value.advice
+        assert "apt-get install --no-install-recommends mmdebstrap" in caught.value.advice
 
 
 class FakeEngine:

@@ -39,7 +39,7 @@ def forker():
 
 def test_long_silent_work_says_that_it_goes_on_and_what_it_last_reported():
     stream = io.StringIO()
-    progress = Progress(stream, heartbeat=0.05)
+    progress = Progress(stream.write, heartbeat=0.05)
     with progress.step("Installing docker.io"):
         progress.log("Unpacking containerd\nSetting up runc\n")
         time.sleep(0.2)
@@ -50,7 +50,7 @@ def test_long_silent_work_says_that_it_goes_on_and_what_it_last_reported():
 
 def test_a_step_that_speaks_is_not_interrupted_by_heartbeats():
     stream = io.StringIO()
-    progress = Progress(stream, heartbeat=0.2)
+    progress = Progress(stream.write, heartbeat=0.2)
     with progress.step("Working"):
         for _ in range(6):
             progress.say("news")
@@ -60,14 +60,14 @@ def test_a_step_that_speaks_is_not_interrupted_by_heartbeats():
 
 def test_a_failed_step_says_so_and_lets_the_error_through():
     stream = io.StringIO()
-    with pytest.raises(ValueError, match="broken"), Progress(stream).step("Building"):
+    with pytest.raises(ValueError, match="broken"), Progress(stream.write).step("Building"):
         raise ValueError("broken")
     assert "Building: failed after" in stream.getvalue()
 
 
 def test_only_the_innermost_step_has_a_heartbeat():
     stream = io.StringIO()
-    progress = Progress(stream, heartbeat=0.05)
+    progress = Progress(stream.write, heartbeat=0.05)
     with progress.step("Outer"), progress.step("Inner"):
         time.sleep(0.2)
     assert "still inner" in stream.getvalue()
@@ -141,7 +141,7 @@ def bare_debian(monkeypatch, tmp_path):
 
 
 def test_missing_packages_are_installed_after_an_update_where_there_are_no_lists(bare_debian):
-    packages.ensure_packages(["redis-server"], Progress(io.StringIO()), purpose="the queue")
+    packages.ensure_packages(["redis-server"], Progress(io.StringIO().write), purpose="the queue")
     update, install = (bare_debian / "calls").read_text().splitlines()
     assert update.endswith(" update")
     assert install.endswith("--no-install-recommends install redis-server")
@@ -149,21 +149,21 @@ def test_missing_packages_are_installed_after_an_update_where_there_are_no_lists
 
 def test_no_service_starts_while_packages_are_installed_and_the_policy_is_gone_afterwards(bare_debian):
     (bare_debian / "apt-get").write_text(f"#!/bin/sh\ncp {bare_debian}/policy-rc.d {bare_debian}/seen\n")
-    packages.ensure_packages(["redis-server"], Progress(io.StringIO()), purpose="the queue")
+    packages.ensure_packages(["redis-server"], Progress(io.StringIO().write), purpose="the queue")
     assert "exit 101" in (bare_debian / "seen").read_text()
     assert not (bare_debian / "policy-rc.d").exists()
 
 
 def test_a_machine_with_a_policy_of_its_own_keeps_it(bare_debian):
     (bare_debian / "policy-rc.d").write_text("#!/bin/sh\nexit 0\n")
-    packages.ensure_packages(["redis-server"], Progress(io.StringIO()), purpose="the queue")
+    packages.ensure_packages(["redis-server"], Progress(io.StringIO().write), purpose="the queue")
     assert (bare_debian / "policy-rc.d").read_text() == "#!/bin/sh\nexit 0\n"
 
 
 def test_a_failed_installation_tells_what_apt_said_and_what_to_run(bare_debian):
     (bare_debian / "code").write_text("100")
     with pytest.raises(packages.ProgramMissing) as caught:
-        packages.ensure_packages(["docker.io"], Progress(io.StringIO()), purpose="the engine")
+        packages.ensure_packages(["docker.io"], Progress(io.StringIO().write), purpose="the engine")
     assert "Setting up things" in caught.value.detail
     assert "apt-get install docker.io" in caught.value.advice
 
@@ -171,7 +171,7 @@ def test_a_failed_installation_tells_what_apt_said_and_what_to_run(bare_debian):
 def test_who_may_not_install_is_told_exactly_what_to_run(bare_debian, monkeypatch):
     monkeypatch.setattr(packages, "may_install", lambda: False)
     with pytest.raises(packages.ProgramMissing) as caught:
-        packages.ensure_packages(["redis-server"], Progress(io.StringIO()), purpose="the queue")
+        packages.ensure_packages(["redis-server"], Progress(io.StringIO().write), purpose="the queue")
     assert caught.value.advice == "Run: sudo apt-get install --no-install-recommends redis-server"
     assert not (bare_debian / "calls").exists()
 
@@ -204,7 +204,7 @@ def test_a_daemon_that_ends_at_once_is_explained_without_waiting(tmp_path, monke
     monkeypatch.setattr(daemons, "_accepts", lambda path: True)
     began = time.monotonic()
     with pytest.raises(engine.EngineUnavailable, match="lacks privileges"):
-        daemons.start(tmp_path / "engine", Progress(io.StringIO()), answers=lambda: False)
+        daemons.start(tmp_path / "engine", Progress(io.StringIO().write), answers=lambda: False)
     assert time.monotonic() - began < 5
 
 
@@ -217,7 +217,7 @@ def test_a_started_daemon_is_remembered_and_gets_none_of_our_secrets(tmp_path, m
     monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
     monkeypatch.setattr(daemons, "_accepts", lambda path: True)
     log = tmp_path / "engine" / "dockerd.log"
-    daemons.start(tmp_path / "engine", Progress(io.StringIO()), answers=lambda: "up" in log.read_text())
+    daemons.start(tmp_path / "engine", Progress(io.StringIO().write), answers=lambda: "up" in log.read_text())
     assert "hunter2" not in log.read_text()
     (started,) = daemons.started(tmp_path / "engine")
     daemons.stop(tmp_path / "engine", patience=5)
@@ -242,7 +242,7 @@ def test_what_the_engines_configuration_says_is_not_said_again(tmp_path, monkeyp
 def test_an_engine_that_was_asked_for_and_does_not_answer_is_not_replaced_by_another(monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(engine.EngineUnavailable, match="DOCKER_HOST"):
-        engine.ensure_engine(Progress(io.StringIO()))
+        engine.ensure_engine(Progress(io.StringIO().write))
 
 
 def test_a_user_without_root_is_told_how_to_get_an_engine(monkeypatch):
@@ -251,7 +251,7 @@ def test_a_user_without_root_is_told_how_to_get_an_engine(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(engine, "find_program", lambda name: None)
     with pytest.raises(engine.EngineUnavailable, match="only root can install it") as caught:
-        engine.ensure_engine(Progress(io.StringIO()))
+        engine.ensure_engine(Progress(io.StringIO().write))
     assert "Install Docker" in caught.value.advice
 
 

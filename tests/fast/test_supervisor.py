@@ -16,7 +16,7 @@ from ocore.machine.programs import Program
 from ocore.machine.progress import Progress
 from ocore.machine.supervisor import AlreadyRunning, Supervisor, running, stop_running
 
-QUIET = Progress(io.StringIO())
+QUIET = Progress(io.StringIO().write)
 
 
 def python(name: str, code: str) -> Program:

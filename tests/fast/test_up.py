@@ -120,7 +120,7 @@ def stopped() -> Any:
     def tell(names: list[str], by: str) -> str:
         command = Command()
         stream = io.StringIO()
-        command.progress = Progress(stream)
+        command.progress = Progress(stream.write)
         command.supervisor = SimpleNamespace(stopped=names, stopped_by=by)  # type: ignore[assignment]
         command._tell_stopped()
         return stream.getvalue()

@@ -1,7 +1,6 @@
 """A Debian root file system made from this machine's own mirror, for base images where no registry answers."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from instances.runtimes.base import ImageMissing, Log
 from instances.runtimes.docker.streams import DeadlinePassed, watched
+from ocore.machine.packages import ProgramMissing, ensure_program
+from ocore.machine.progress import Progress
 
 SUITE = "trixie"
 APT_OPTIONS = (
@@ -110,12 +111,15 @@ def _read(path: Path) -> str:
 def make_root(target: Path, log: Log, pulse: Callable[[float], None]) -> None:
     """Write the root file system of Debian's SUITE to the tar file `target`. Raises `ImageMissing` with the reason."""
     address = mirror()
-    if shutil.which("mmdebstrap") is None:
+    try:
+        program = ensure_program("mmdebstrap", "mmdebstrap", Progress(log), purpose="Building base images")
+    except ProgramMissing as error:
         raise ImageMissing(
-            "mmdebstrap is not installed on the portal's machine: no base image can be built from Debian's packages.",
-            advice="Run `apt-get install mmdebstrap` (as root, on the machine of the portal) and try again.",
-        )
-    argv = ["mmdebstrap", "--mode=root" if os.geteuid() == 0 else "--mode=unshare", "--variant=minbase"]
+            f"No base image can be built from Debian's packages. {error.message}",
+            detail=error.detail,
+            advice=f"{error.advice} (on the portal's machine), and try again.",
+        ) from error
+    argv = [program, "--mode=root" if os.geteuid() == 0 else "--mode=unshare", "--variant=minbase"]
     argv += ["--include=ca-certificates"]
     argv += [f"--aptopt={option}" for option in APT_OPTIONS]
     argv += [f"--dpkgopt=path-exclude={path}" for path in UNWANTED]
