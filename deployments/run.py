@@ -19,7 +19,7 @@ from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
 from instances.models import Instance
-from instances.odoo.plan import Plan
+from instances.odoo.plan import Basis, Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore import waiting
@@ -60,6 +60,8 @@ class Run:
         self.inherited = False
         """Taken over from somebody whose work on the server may still be going on."""
         self.plan: Plan | None = None
+        self.basis: Basis | None = None
+        """What the plan is made from, where somebody has read it ahead."""
         self._checked = 0.0
         self._began = time.monotonic()
         self._owner = threading.get_ident()

@@ -14,9 +14,9 @@ from deployments.images import digest, lock_of
 from deployments.models import Deployment
 from deployments.run import Run, Stage
 from deployments.states import StepKind
+from deployments.steps import planning
 from deployments.steps.base import Nothing, NothingNew
 from instances import processes, templates
-from instances.addons import Addon
 from instances.build_plan import prepare_context
 from instances.odoo.versions import series
 from instances.runtimes.base import NAMESPACE_LABEL, Image
@@ -202,7 +202,8 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         }
         run.check()
         total, silence = settings.OCORE_DEADLINES[StepKind.BUILD]
-        image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
+        with waiting.beside(partial(planning.read_ahead, run)):
+            image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     run.save(
@@ -224,7 +225,3 @@ def _certificates() -> bytes:
     """The authorities that pip trusts inside a build; empty: those of the base image."""
     path = settings.OCORE_BUILD_CERTIFICATES
     return Path(path).read_bytes() if path else b""
-
-
-def addons_of(deployment: Deployment) -> list[Addon]:
-    return [Addon(**(row | {"depends": tuple(row["depends"])})) for row in deployment.addons.values()]
