@@ -1,5 +1,6 @@
 """Build: the commit from the mirror, its addons and requirements on the Odoo base image. Changes nothing that runs."""
 
+import re
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -18,8 +19,9 @@ from deployments.steps import planning
 from deployments.steps.base import Nothing, NothingNew
 from instances import processes, templates
 from instances.build_plan import prepare_context
+from instances.odoo.failures import explain_failure
 from instances.odoo.versions import series
-from instances.runtimes.base import NAMESPACE_LABEL, Image
+from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
@@ -190,11 +192,14 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
             pip_packages=run.config.environment["pip_packages"],
             base_image_id=base.id,
             certificates=_certificates(),
+            proven={addon["fingerprint"] for addon in run.live.addons.values()} if run.live else (),
         )
         stage.log(f"{len(plan.taken)} addons: {', '.join(addon.name for addon in plan.taken)}")
         for addon in plan.addons:
             if not addon.installable:
                 stage.log(f"Left out: {addon.name}, {addon.why_not}")
+        for name in plan.suspects:
+            stage.log(f"{name} cannot be read by Python here: the image's own Python is asked.")
         labels = {
             NAMESPACE_LABEL: settings.OCORE_NAMESPACE,
             "io.ocore.project": run.environment.project.slug,
@@ -204,6 +209,8 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         total, silence = settings.OCORE_DEADLINES[StepKind.BUILD]
         with waiting.beside(partial(planning.read_ahead, run)):
             image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
+    except BuildFailed as error:
+        raise _explained(error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     run.save(
@@ -214,6 +221,14 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         content=plan.digest,
     )
     return f"Built {reference}"
+
+
+def _explained(error: BuildFailed) -> BuildFailed:
+    """The image's Python says what it cannot read as Odoo would; the rest the builder has said itself."""
+    if not re.search("(Syntax|Indentation|Tab)Error: ", error.detail):
+        return error
+    failure = explain_failure(error.detail)
+    return BuildFailed(failure.what, detail=error.detail, advice=failure.advice)
 
 
 def forget(deployment: int) -> None:
