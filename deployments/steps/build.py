@@ -22,7 +22,7 @@ from instances.build_plan import prepare_context
 from instances.odoo.failures import explain_failure
 from instances.odoo.versions import series
 from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image
-from ocore import waiting
+from ocore import ansi, waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 from projects.git import Commit
@@ -225,9 +225,10 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
 
 def _explained(error: BuildFailed) -> BuildFailed:
     """The image's Python says what it cannot read as Odoo would; the rest the builder has said itself."""
-    if not re.search("(Syntax|Indentation|Tab)Error: ", error.detail):
+    said = ansi.plain(error.detail)
+    if not re.search("(Syntax|Indentation|Tab)Error: ", said):
         return error
-    failure = explain_failure(error.detail)
+    failure = explain_failure(said)
     return BuildFailed(failure.what, detail=error.detail, advice=failure.advice)
 
 

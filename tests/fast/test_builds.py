@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deployments.steps import build
 from instances.odoo import queries
 from instances.odoo.queries import Stored
 from instances.runtimes import runtime_for
+from instances.runtimes.base import BuildFailed
 from instances.runtimes.simulated import Faults
 from ocore.locks import file_lock, lock_if_free
 from projects.models import Environment, Project
@@ -231,3 +233,24 @@ def test_whoever_waits_for_a_lock_may_give_up(tmp_path: Path) -> None:
         pass
     with file_lock(tmp_path / "lock", waiting):
         assert len(calls) == 2
+
+
+BUILDER_SAYS = (
+    'Step 5/6 : RUN ...\n\x1b[91mTraceback (most recent call last):\n\x1b[0m\x1b[91m  File "<string>", line 1\n'
+    '\x1b[0m\x1b[91m  File "/opt/ocore/addons/acme_notes/models.py", line 1\n    def broken(:\n               ^\n'
+    "SyntaxError: invalid syntax\n\x1b[0mThe command 'python3 -c ...' returned a non-zero code: 1"
+)
+
+
+def test_a_file_that_the_images_python_cannot_read_is_named_with_its_line(
+    deploy: Callable[..., Deployment], faults: Faults
+) -> None:
+    faults.raised["images.build"] = BuildFailed("The build failed.", detail=BUILDER_SAYS)
+
+    failed = deploy()
+
+    assert failed.status == Status.FAILED
+    assert failed.error == (
+        "The Python file /opt/ocore/addons/acme_notes/models.py has a syntax error in line 1: invalid syntax."
+    )
+    assert failed.advice == "Correct that file and push again."
