@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -243,11 +242,13 @@ BUILDER_SAYS = (
 
 
 def test_a_file_that_the_images_python_cannot_read_is_named_with_its_line(
-    deploy: Callable[..., Deployment], faults: Faults
+    production: Environment, queues: Queues, faults: Faults
 ) -> None:
     faults.raised["images.build"] = BuildFailed("The build failed.", detail=BUILDER_SAYS)
 
-    failed = deploy()
+    failed = services.request_deployment(production, Trigger.MANUAL, ADA)
+    queues.run_all()
+    failed.refresh_from_db()
 
     assert failed.status == Status.FAILED
     assert failed.error == (
