@@ -235,7 +235,7 @@ def test_whoever_waits_for_a_lock_may_give_up(tmp_path: Path) -> None:
 
 
 BUILDER_SAYS = (
-    'Step 5/6 : RUN ...\n\x1b[91mTraceback (most recent call last):\n\x1b[0m\x1b[91m  File "<string>", line 1, in <module>\n'
+    'Step 5\n\x1b[91mTraceback (most recent call last):\n\x1b[0m\x1b[91m  File "<string>", line 1, in <module>\n'
     '\x1b[0m\x1b[91m  File "/opt/ocore/addons/acme_notes/models.py", line 1\n    def broken(:\n               ^\n'
     "SyntaxError: invalid syntax\n\x1b[0mThe command 'python3 -c ...' returned a non-zero code: 1"
 )
