@@ -59,11 +59,16 @@ def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy_step, "password_hash", partial(password_hash, rounds=1000))
 
 
-@pytest.fixture
-def remote(tmp_path: Path) -> GitRemote:
-    made = GitRemote(tmp_path / "remote")
+@pytest.fixture(scope="session")
+def first_commit(tmp_path_factory: pytest.TempPathFactory) -> GitRemote:
+    made = GitRemote(tmp_path_factory.mktemp("first") / "remote")
     made.commit("First", addon())
     return made
+
+
+@pytest.fixture
+def remote(first_commit: GitRemote, tmp_path: Path) -> GitRemote:
+    return first_commit.copied_to(tmp_path / "remote")
 
 
 @pytest.fixture
