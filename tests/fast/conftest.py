@@ -59,6 +59,12 @@ def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy_step, "password_hash", partial(password_hash, rounds=1000))
 
 
+@pytest.fixture(autouse=True)
+def _quick_clients(settings: Any) -> None:
+    """Static files are looked for when one is asked for, and not all of them by each test's client."""
+    settings.WHITENOISE_AUTOREFRESH = True
+
+
 @pytest.fixture(scope="session")
 def first_commit(tmp_path_factory: pytest.TempPathFactory) -> GitRemote:
     made = GitRemote(tmp_path_factory.mktemp("first") / "remote")
