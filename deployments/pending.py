@@ -49,7 +49,7 @@ def _with_branch(pk: int) -> Environment | None:
 def _write(environment: Environment, mirror: Mirror) -> None:
     live = Deployment.objects.filter(environment=environment, live=True).first()
     tip = mirror.resolve(environment.branch)
-    base = live.commit if live and live.commit and mirror.has(live.commit) else ""
+    base = live.commit if live else ""
     commits = [] if tip.sha == base else mirror.log(base, tip.sha, LIMIT)
     pending: dict[str, Any] = {
         "tip": tip.sha,

@@ -62,6 +62,8 @@ class Run:
         self.plan: Plan | None = None
         self.basis: Basis | None = None
         """What the plan is made from, where somebody has read it ahead."""
+        self._state = self._row().order_by().values_list("status", "cancelled_by")
+        """Made once: it is asked before every side effect."""
         self._checked = 0.0
         self._began = time.monotonic()
         self._owner = threading.get_ident()
@@ -122,7 +124,7 @@ class Run:
     def _hold(self) -> str | None:
         """Who cancelled it, if somebody did. Raises `Lost`."""
         self._checked = time.monotonic()
-        status, canceller = self._row().values_list("status", "cancelled_by").first() or (None, "")
+        status, canceller = next(iter(self._state.all()), (None, ""))
         if self._lost.is_set() or status is None or status not in UNDERWAY:
             raise Lost(f"{self.deployment} is no longer held under token {self.token}")
         return canceller if status == Status.CANCELLING else None
@@ -163,7 +165,7 @@ class Run:
     @property
     def instances(self) -> list[Instance]:
         """Those that there were at the start; one added since is the next deployment's."""
-        return list(self.environment.instances.filter(slug__in=self.config.instances).select_related("environment"))
+        return list(self.environment.instances.filter(slug__in=self.config.instances).order_by("pk"))
 
     @property
     def secrets(self) -> list[str]:

@@ -8,8 +8,10 @@ Mirror(remote.url, ...)
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +51,23 @@ class GitRemote:
         self._commits = 0
         self._submodules: dict[tuple[str, str], str] = {}
         self._git(
-            "init", "-q", "--bare", "-b", "main", f"--object-format={object_format}", str(self.path), inside=False
+            "init",
+            "-q",
+            "--bare",
+            "--template=",
+            "-b",
+            "main",
+            f"--object-format={object_format}",
+            str(self.path),
+            inside=False,
         )
+
+    def copied_to(self, path: Path) -> "GitRemote":
+        """The same once more, which then goes a way of its own."""
+        shutil.copytree(self.path, path)
+        twin = copy(self)
+        twin.path, twin._submodules = path, dict(self._submodules)
+        return twin
 
     @property
     def url(self) -> str:
@@ -129,7 +146,12 @@ class GitRemote:
         return self.commit(f"Submodule {path}", {".gitmodules": modules, path: pin}, branch)
 
     def sha(self, ref: str) -> str:
-        """The commit that a branch is at, "" without it."""
+        """The commit that a branch is at, "" without it. Read from its file where it has one, which needs no git."""
+        file = self.path / "refs" / "heads" / ref
+        if file.is_file():
+            return file.read_text().strip()
+        if not (self.path / "packed-refs").exists():
+            return ""
         return self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{ref}", check=False).strip()
 
     def _git(self, *arguments: str, given: bytes = b"", inside: bool = True, check: bool = True) -> str:

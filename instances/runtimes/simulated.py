@@ -97,9 +97,12 @@ class _Store:
                 "routes": [],
                 "prepared": False,
             }
-            state = json.loads(self._file.read_text()) if self._file.exists() else empty
+            before = self._file.read_text() if self._file.exists() else ""
+            state = json.loads(before) if before else empty
             yield state
-            self._file.write_text(json.dumps(state))
+            after = json.dumps(state)
+            if after != before:  # most only look
+                self._file.write_text(after)
 
 
 def _digest(value: Any) -> str:

@@ -23,6 +23,9 @@ from .tree import Entry, Limits, Tree, shown
 _SHORT_ID = re.compile(r"[0-9a-f]{7,63}")
 _SAFE_REF = re.compile(r"(?!-)[^\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]{1,300}")
 _GITMODULES_MAX = 1 << 20
+_BRANCHES = "refs/heads/"
+"""What is there is a commit: git lets nothing else in."""
+_COMMITTED = re.compile(rb"^committer .*> (-?\d+) [-+]\d+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ class Mirror:
     def files(self, sha: str) -> list[Entry]:
         """All files and submodules of a commit, folders left out."""
         self._require(sha)
+        return self._list(sha)
+
+    def _list(self, sha: str) -> list[Entry]:
         listing = self._store.ask("ls-tree", "-r", "-z", "-l", "--full-tree", sha).output
         entries = []
         for line in listing.decode("utf-8", "surrogateescape").split("\x00")[:-1]:
@@ -146,14 +152,14 @@ class Mirror:
         return Exported(tree.files, tree.size_bytes, pinned)
 
     def _export(self, sha: str, tree: Tree, prefix: str, pinned: dict[str, str], log: Log, depth: int) -> None:
-        entries = self.files(sha)
+        moment = _committed_at(self._required(sha))
+        entries = self._list(sha)
         if any(entry.path == ".gitmodules" and (entry.is_link or entry.size > _GITMODULES_MAX) for entry in entries):
             raise errors.UnsafeRepository("The repository's .gitmodules is not an ordinary small file.")
         tree.admit(entries, prefix)
         blobs = [entry for entry in entries if entry.type == "blob"]
-        moment = self._commits("-1", sha)[0].committed_at.timestamp()
         with self._store.blobs(entry.sha for entry in blobs) as stream:
-            tree.unpack(blobs, stream, prefix, moment)
+            tree.unpack(blobs, stream, prefix, moment.timestamp())
         links = [entry for entry in entries if entry.type == "commit"]
         if links and not self._submodules:
             log(f"{len(links)} submodules are left out, as it is set.")
@@ -214,7 +220,8 @@ class Mirror:
         for name in _names(ref):
             result = self._store.ask("show-ref", "--verify", "--hash", name, accepted=(0, 1, 128))
             if result.code == 0:
-                return self._peeled(result.output.decode().strip())
+                sha = result.output.decode().strip()
+                return sha if name.startswith(_BRANCHES) else self._peeled(sha)
         if not _SHORT_ID.fullmatch(ref):
             return ""
         candidates = self._store.ask("rev-parse", f"--disambiguate={ref}").output.decode().split()
@@ -232,8 +239,13 @@ class Mirror:
 
     def _require(self, *commits: str) -> None:
         for sha in commits:
-            if not self.has(sha):
-                raise self._unknown(sha)
+            self._required(sha)
+
+    def _required(self, sha: str) -> bytes:
+        """As `Store.commit`. Raises `UnknownRef`."""
+        if found := self._store.commit(sha):
+            return found
+        raise self._unknown(sha)
 
     def _unknown(self, ref: str) -> errors.UnknownRef:
         listing = self._store.ask("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads", "refs/tags").output
@@ -260,11 +272,16 @@ def _names(ref: str) -> tuple[str, ...]:
     """The full names that a person may mean; a branch before a tag of the same name."""
     if not _SAFE_REF.fullmatch(ref):
         return ()
-    return (ref,) if ref.startswith(("refs/heads/", "refs/tags/")) else (f"refs/heads/{ref}", f"refs/tags/{ref}")
+    return (ref,) if ref.startswith((_BRANCHES, "refs/tags/")) else (f"{_BRANCHES}{ref}", f"refs/tags/{ref}")
 
 
 def _line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)[:300].strip()
+
+
+def _committed_at(commit: bytes) -> datetime:
+    found = _COMMITTED.search(commit.partition(b"\n\n")[0])
+    return _moment(found[1].decode() if found else "")
 
 
 def _moment(seconds: str) -> datetime:

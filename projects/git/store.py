@@ -66,12 +66,16 @@ class Store:
         self.update(log)
 
     def has(self, sha: str) -> bool:
+        return bool(self.commit(sha))
+
+    def commit(self, sha: str) -> bytes:
+        """The commit as git keeps it: its header, an empty line, its message. Empty where it isn't there."""
         if not FULL_ID.fullmatch(sha):
-            return False
-        result = self.git.run("cat-file", "-e", f"{sha}^{{commit}}", git_dir=self.path, accepted=(0, 1, 128))
+            return b""
+        result = self.git.run("cat-file", "commit", sha, git_dir=self.path, accepted=(0, 1, 128))
         if result.code and errors.looks_damaged(result.said):
             raise self._damaged(errors.from_local_output(result.said))
-        return not result.code
+        return b"" if result.code else result.output
 
     def ask(self, *arguments: str, accepted: Sequence[int] = (0,)) -> Result:
         """Run git on the mirror as it is."""

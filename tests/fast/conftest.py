@@ -1,14 +1,23 @@
 """Acme's production with a real git repository, on a simulated server."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.core.management.color import no_style
+from django.db import connection
+from django.test import TransactionTestCase
 
 from deployments import services
 from deployments.models import Deployment
 from deployments.states import Trigger
+from deployments.steps import deploy as deploy_step
+from instances.odoo.config import password_hash
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
 from tests import factories
@@ -17,11 +26,55 @@ from tests.conftest import Queues
 from tests.git_remote import GitRemote
 
 
-@pytest.fixture
-def remote(tmp_path: Path) -> GitRemote:
-    made = GitRemote(tmp_path / "remote")
+@pytest.fixture(scope="session", autouse=True)
+def _rare_collections() -> Iterator[None]:
+    """A tenth of the time went into looking for garbage among all that is loaded."""
+    gc.collect()
+    gc.freeze()
+    usual = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 100)
+    yield
+    gc.set_threshold(*usual)
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_flush() -> Iterator[None]:
+    """After a test with transactions all rows go, but for content types and permissions: Django makes those once the
+    tables are there, and its own flush makes them anew after each test."""
+    kept = {ContentType._meta.db_table, Permission._meta.db_table}
+
+    def flush(_: TransactionTestCase) -> None:
+        tables = set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - kept
+        connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), sorted(tables)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", flush)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator's password is hashed as in real life, in fewer rounds: those take 0.2 s."""
+    monkeypatch.setattr(deploy_step, "password_hash", partial(password_hash, rounds=1000))
+
+
+@pytest.fixture(autouse=True)
+def _quick_clients(settings: Any) -> None:
+    """Static files are looked for when one is asked for, and not all of them by each test's client."""
+    settings.WHITENOISE_AUTOREFRESH = True
+
+
+@pytest.fixture(scope="session")
+def first_commit(tmp_path_factory: pytest.TempPathFactory) -> GitRemote:
+    made = GitRemote(tmp_path_factory.mktemp("first") / "remote")
     made.commit("First", addon())
     return made
+
+
+@pytest.fixture
+def remote(first_commit: GitRemote, tmp_path: Path) -> GitRemote:
+    return first_commit.copied_to(tmp_path / "remote")
 
 
 @pytest.fixture

@@ -39,8 +39,6 @@ def world(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> Ite
     Model.repository = Repository(tmp_path / "remote")
     for module in ("deployments.steps.build", "deployments.pending"):
         monkeypatch.setattr(f"{module}.mirror_of", lambda _: PreparedMirror(Model.repository))
-    for module in ("deployments.steps.deploy", "instances.odoo.config"):
-        monkeypatch.setattr(f"{module}.password_hash", lambda password, rounds=0: "$pbkdf2-sha512$1$made$slowly")
     Model.world = World(monkeypatch)
     logging.disable(logging.CRITICAL)
     with Model.world.watching():
