@@ -112,10 +112,15 @@ def _tidy_after_the_dead(held: Run) -> None:
     build.forget(held.deployment.pk)
     server = held.environment.server
     others = partial(underway_on, clusters.sharing(server), besides=held.deployment.pk)
-    try:
-        templates.forget_drafts(runtime_for(server), logger.info, others)
-    except ExpectedError as error:
-        logger.warning("What was left of a template could not be removed: %s", error)
+    runtime = runtime_for(server)
+    for what, act in (
+        ("a template", partial(templates.forget_drafts, runtime, logger.info, others)),
+        ("a build", runtime.images.tidy),
+    ):
+        try:
+            act()
+        except ExpectedError as error:
+            logger.warning("What was left of %s could not be removed: %s", what, error)
 
 
 @contextmanager
