@@ -45,8 +45,9 @@ def undumped() -> list[int]:
 def unremoved() -> list[int]:
     """Being removed, with nobody at it and without a problem on record: its worker died, or the job was lost."""
     over = timezone.now() - REMOVAL
-    left = Environment.objects.filter(removing_since__lt=over, removal_problem="")
-    return [environment.pk for environment in left if not environment.busy]
+    left = Environment.objects.filter(removing_since__isnull=False, removal_problem="")
+    died_or_lost = [one for one in left if one.busy_with or (one.removing_since and one.removing_since < over)]
+    return [environment.pk for environment in died_or_lost if not environment.busy]
 
 
 def abandoned() -> list[int]:

@@ -294,3 +294,5 @@ def test_a_removal_that_nobody_is_at_goes_on_within_seconds(environment: Environ
         assert recovery.unremoved() == []
     removing()
     assert recovery.unremoved() == [], "a worker may just have taken it"
+    Environment.objects.update(busy_with="its removal", busy_until=timezone.now() - MINUTE)
+    assert recovery.unremoved() == [environment.pk], "that worker has died"
