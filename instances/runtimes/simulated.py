@@ -423,6 +423,7 @@ class _Databases:
 
     def end_work(self, database: str) -> None:
         """Nothing goes on here when its caller has died."""
+        FAULTS.meet("databases.end_work", database)
 
     def dump(self, database: str, target: Path, log: Log) -> base.DumpFacts:
         FAULTS.meet("databases.dump", database)
@@ -479,6 +480,7 @@ class _Filestores:
 
     def end_work(self, volume: str) -> None:
         """Nothing goes on here when its caller has died."""
+        FAULTS.meet("filestores.end_work", volume)
 
 
 class _Edge:

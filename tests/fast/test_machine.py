@@ -351,3 +351,15 @@ def test_a_taken_address_is_said_before_anything_starts():
             pytest.raises(web.WebUnavailable, match="Address already in use"),
         ):
             web.refuse_taken_address()
+
+
+def test_a_containerd_that_dies_while_dockerd_starts_is_started_too(our_engine, monkeypatch):
+    """dockerd waits for it, and whoever waited for dockerd alone would wait in vain."""
+    kill_engine(our_engine)
+    (our_engine.parent / "containerd").write_text("#!/bin/sh\nexec sleep 60\n")
+    (our_engine.parent / "containerd").chmod(0o755)
+    alive = iter([True, False])
+    monkeypatch.setattr(daemons, "_accepts", lambda path: next(alive, True))
+    monkeypatch.setattr(engine, "_answers", lambda: len(daemons.started(our_engine)) == 2)
+    engine.Guard(our_engine).look(QUIET)
+    assert len(daemons.started(our_engine)) == 2
