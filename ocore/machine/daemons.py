@@ -95,20 +95,28 @@ def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> l
     _mount_cgroups(progress)
     launched: dict[str, Process] = {}
     try:
-        if not _accepts(CONTAINERD_SOCKET):
-            log = folder / "containerd.log"
-            containerd = _launch(["containerd"], folder, launched)
-            _wait("containerd", containerd, log, lambda: _accepts(CONTAINERD_SOCKET), progress)
-        log = folder / "dockerd.log"
+        _ensure_containerd(folder, launched, progress)
         dockerd = None
         if not _runs_already():
             dockerd = _launch(["dockerd", *_dockerd_options()], folder, launched)
-        _wait("dockerd", dockerd, log, answers, progress)
+
+        def both_answer() -> bool:
+            # Without it dockerd would be waited for in vain, and it may die meanwhile.
+            _ensure_containerd(folder, launched, progress)
+            return answers()
+
+        _wait("dockerd", dockerd, folder / "dockerd.log", both_answer, progress)
     except BaseException:
         for process in reversed(launched.values()):
             end_alone(process, patience=10)
         raise
     return list(launched)
+
+
+def _ensure_containerd(folder: Path, launched: dict[str, Process], progress: Progress) -> None:
+    if not _accepts(CONTAINERD_SOCKET):
+        process = _launch(["containerd"], folder, launched)
+        _wait("containerd", process, folder / "containerd.log", lambda: _accepts(CONTAINERD_SOCKET), progress)
 
 
 def died(folder: Path) -> list[str]:
