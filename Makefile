@@ -41,7 +41,7 @@ bench: prepare-tests ## Measure push, rollback and the guards against the same t
 
 chaos: prepare-tests ## Kill anything at N crash points (N=all: each) and N random instants (N=100, SEED=1)
 	@$(TEST_ENV) OCORE_CHAOS_N="$(or $(N),100)" OCORE_CHAOS_SEED="$(SEED)" OCORE_CHAOS_ONLY="$(ONLY)" \
-		OCORE_CHAOS_SCENARIOS="$(SCENARIOS)" OCORE_CHAOS_LANE="$(LANE)" \
+		OCORE_CHAOS_SCENARIOS="$(SCENARIOS)" OCORE_CHAOS_LANE="$(LANE)" OCORE_CHAOS_MINUTES="$(MINUTES)" \
 		$(VENV)/bin/python -m pytest -s tests/chaos $(if $(ONLY)$(SCENARIOS),-k crash_point) $(if $(RANDOM),-k any_instant)
 
 model: venv-dev ## Act on the simulated server in N random orders, and kill a worker at every point (N=300: 15 minutes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.test import override_settings
 from django.utils import timezone
 
 from deployments import control, removal
@@ -133,7 +134,6 @@ def _remove(world: World) -> tuple[Any, ...]:
     deployment = world.deploy()
     if deployment.status != Status.SUCCEEDED:
         raise Broken(f"the environment to remove did not come up: {deployment.error} {deployment.detail}")
-    Instance.objects.filter(environment=world.environment)
     removal.request(world.environment, CHAOS)
     return (world.environment.pk,)
 
@@ -157,6 +157,9 @@ def _removed(world: World) -> None:
 
 def _undumped(world: World) -> tuple[Any, ...]:
     """The newest snapshot has none yet; its deployment is one of a moment ago."""
+    if not Snapshot.objects.filter(environment=world.environment, state=Snapshot.State.READY).exists():
+        world.commit_update()
+        world.deploy()
     snapshot = Snapshot.objects.filter(environment=world.environment, state=Snapshot.State.READY).latest("pk")
     if snapshot.dump_path:
         (Path(settings.STATE_DIR) / snapshot.dump_path).unlink(missing_ok=True)
@@ -190,10 +193,12 @@ def _dumps_are_as_the_rows_say(world: World) -> None:
 
 
 def _old_things(world: World, pk: int) -> tuple[Any, ...]:
-    for _ in range(2):
-        world.commit_update()
-        if world.deploy().status != Status.SUCCEEDED:
-            raise Broken("what was to become old did not go live")
+    """On the server not more of them each time: what is there from before goes first."""
+    with override_settings(**RETENTION):
+        world.run("sweep", world.environment.server_id)
+    world.commit_update()
+    if world.deploy().status != Status.SUCCEEDED:
+        raise Broken("what was to become old did not go live")
     return (pk,)
 
 

@@ -101,6 +101,10 @@ class Outside:
         every = names or [one["Id"] for one in api.containers(filters=labelled)]
         return [pid for name in every if (pid := api.inspect_container(name)["State"]["Pid"])]
 
+    def started(self) -> dict[str, str]:
+        """When each container's process was started, by its name."""
+        return {name: self.api.inspect_container(name)["State"]["StartedAt"] for name in self.containers()}
+
     def volumes(self) -> set[str]:
         filters = {"label": [f"{NAMESPACE_LABEL}={self.namespace}"]}
         return {one["Name"] for one in self.api.volumes(filters=filters)["Volumes"] or []}

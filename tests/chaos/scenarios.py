@@ -92,3 +92,8 @@ SCENARIOS: dict[str, Scenario | Errand] = {
         *ERRANDS,
     )
 }
+
+
+def possible(world: World) -> list[str]:
+    """Without those that kill an engine where it is not ours to kill."""
+    return [name for name, one in SCENARIOS.items() if world.engine or one.victim in ("", "postgres", "edge")]

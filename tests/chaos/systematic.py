@@ -2,6 +2,7 @@
 
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class Tally:
     runs: int = 0
     unreached: int = 0
     failures: list[str] = field(default_factory=list)
+    pushes: int = 1
+    """After so many runs another push must go live. Each run but the first is itself a push after the run before."""
 
 
 def points_of(world: World, scenario: Scenario | Errand) -> list[Crash]:
@@ -61,14 +64,17 @@ def attempt(world: World, scenario: Scenario | Errand, crash: Crash, tally: Tall
     tally.runs += 1
     try:
         reached = _play(world, scenario, crash)
+        if tally.runs % tally.pushes == 0:
+            _next_push(world)
         tally.unreached += not reached
         say(
             f"{tally.runs:4} {scenario.name} {crash} {'' if reached else '(not reached) '}"
             f"{time.monotonic() - began:.1f} s"
         )
-    except Broken as error:
+    except Exception as error:
+        what = str(error) if isinstance(error, Broken) else traceback.format_exc()
         line = f'make chaos ONLY="{scenario.name} {crash}" SEED={seed}'
-        tally.failures.append(f"{scenario.name} {crash}:\n{error}\n    {line}")
+        tally.failures.append(f"{scenario.name} {crash}:\n{what}\n    {line}")
         say(f"{tally.runs:4} BROKEN {tally.failures[-1]}")
         _mend(world)
 
@@ -108,8 +114,6 @@ def _run_errand(world: World, errand: Errand, journal: Path | None, what: dict[s
     world.start_writing()
     world.check_still("" if errand.fresh else version)
     world.tidy()
-    if what and not errand.fresh:
-        _next_push(world)
     return horse.killed
 
 
@@ -141,8 +145,6 @@ def _play_here(world: World, scenario: Scenario, journal: Path | None, what: dic
     world.start_writing()
     world.check(deployment, old, new)
     world.tidy()
-    if "crash" in what:
-        _next_push(world)
     return horse.killed
 
 
