@@ -58,7 +58,9 @@ class Run:
         self.environment: Environment = deployment.environment
         self.undoing = False
         self.inherited = False
-        """Taken over from somebody whose work on the server may still be going on."""
+        """Taken over from somebody."""
+        self.goes_on = False
+        """What was begun on the server before may still be going on there."""
         self.plan: Plan | None = None
         self.basis: Basis | None = None
         """What the plan is made from, where somebody has read it ahead."""
