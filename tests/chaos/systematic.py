@@ -43,7 +43,7 @@ def points_of(world: World, scenario: Scenario | Errand) -> list[Crash]:
     journal = world.folder / f"{scenario.name}.journal"
     journal.unlink(missing_ok=True)
     _play(world, scenario, None, journal)
-    return recorded(journal, rows=not scenario.victim)
+    return recorded(journal, own=not scenario.victim)
 
 
 def chosen(points: dict[str, list[Crash]], count: int, seed: int) -> Iterator[tuple[Scenario | Errand, Crash]]:
