@@ -17,6 +17,7 @@ from deployments.states import Status, StepStatus
 from deployments.steps.health_check import serving_containers
 from instances import doors
 from instances.models import Instance
+from instances.runtimes.base import ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
 
@@ -76,7 +77,8 @@ def _look_from_outside(run: Run) -> str:
 
 
 def _remove_the_old(stage: Stage) -> None:
-    """Every other Odoo of the environment. One that can't be removed now is swept at the next deployment."""
+    """Every other Odoo of the environment. One that can't be removed now is swept at the next deployment; where the
+    server doesn't answer, the reconciler completes it."""
     run = stage.run
     serving = serving_containers(run)
     try:
@@ -85,6 +87,8 @@ def _remove_the_old(stage: Stage) -> None:
             if found.name not in serving:
                 run.runtime.containers.remove(found.name)
                 stage.write(f"Removed {found.name}")
+    except ServerUnreachable:
+        raise
     except ExpectedError as error:
         stage.write(f"An old container could not be removed: {error.message}")
 
