@@ -83,6 +83,8 @@ def _play(world: World, scenario: Scenario | Errand, crash: Crash | None, journa
     """Whether the crash point was reached."""
     struck = world.folder / "struck"
     struck.unlink(missing_ok=True)
+    # Hundreds of accidents within minutes would be given up, and rightly.
+    Incident.objects.all().delete()
     what: dict[str, Any] = {"crash": crash} if crash else {}
     if crash and scenario.victim:
         what["strike"] = lambda: _strike(world, scenario.victim, struck)
