@@ -141,14 +141,14 @@ def test_an_instance_on_a_server_whose_engine_is_down_is_healed_later(
     instance = live("left").instances.get()
     Instance.objects.update(state=Instance.State.RESTARTING, container="c", state_since=None)
     incident = incidents.notice(Incident.Part.ENGINE, instance.environment.server, "It is silent.")
-    broken(monkeypatch)
 
-    control.heal()
+    with monkeypatch.context() as engine:
+        broken(engine)
+        control.heal()
     instance.refresh_from_db()
     assert instance.state == Instance.State.RESTARTING
 
     incidents.end(incident)
-    monkeypatch.undo()
     control.heal()
     instance.refresh_from_db()
     assert instance.state == Instance.State.FAILED
