@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from deployments import schedule
+from deployments import schedule, serving
 from deployments.at_work import underway_on
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
@@ -112,6 +112,10 @@ def recover(pk: int) -> Deployment:
 def _tidy_after_the_dead(held: Run) -> None:
     """What it has left beside its steps; what can't be removed now is in nobody's way."""
     build.forget(held.deployment.pk)
+    try:
+        held.runtime.containers.remove(serving.look_name(held.deployment))
+    except ExpectedError as error:
+        logger.warning("%s is left over: %s", serving.look_name(held.deployment), error)
     server = held.environment.server
     others = partial(underway_on, clusters.sharing(server), besides=held.deployment.pk)
     runtime = runtime_for(server)

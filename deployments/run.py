@@ -63,7 +63,7 @@ class Run:
         self.goes_on = False
         """What was begun on the server before may still be going on there."""
         self.plan: Plan | None = None
-        self.ahead = Ahead()
+        self._ahead = Ahead()
         self._update: tuple[Plan, ContainerSpec] | None = None
         self._state = self._row().order_by().values_list("status", "cancelled_by")
         """Made once: it is asked before every side effect."""
@@ -85,12 +85,12 @@ class Run:
         return fenced(runtime_for(self.environment.server), self._fence)
 
     def _fence(self) -> None:
-        """Threads of a step's pool have been checked for by the step; they only hear the heart. Who cleans up
-        undisturbed is stopped by another's hold alone."""
-        if threading.get_ident() == self._owner:
-            self.check() if waiting.heeded() else self._hold()
-        elif self._lost.is_set():
-            raise Lost(f"{self.deployment} is no longer held under token {self.token}")
+        """Who cleans up undisturbed, and who works in a thread beside, which is called away with its step, is stopped
+        by another's hold alone."""
+        if threading.get_ident() == self._owner and waiting.heeded():
+            self.check()
+        else:
+            self._hold()
 
     def __enter__(self) -> "Run":
         self._heart.start()
@@ -169,6 +169,15 @@ class Run:
     def instances(self) -> list[Instance]:
         """Those that there were at the start; one added since is the next deployment's."""
         return list(self.environment.instances.filter(slug__in=self.config.instances).order_by("pk"))
+
+    @property
+    def ahead(self) -> Ahead:
+        """What was asked of the server a moment ago; nothing where that is longer."""
+        return self._ahead if self._ahead.fresh else Ahead()
+
+    @ahead.setter
+    def ahead(self, found: Ahead) -> None:
+        self._ahead = found
 
     @cached_property
     def serving(self) -> list[ContainerSpec]:

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 
 from deployments.configuration import Frozen
 from deployments.models import Deployment
-from instances import processes
+from instances import addon_code, processes
 from instances.models import Instance
 from instances.odoo import commands
+from instances.odoo.config import ADDONS_DIR
 from instances.odoo.plan import Plan
 from instances.runtimes.base import ContainerSpec, Runtime
+
+MOST_LOOKED_AT = 200
+"""Files; where more can't be read, these tell enough."""
+LOOK_BYTES = 512 * 1024**2
 
 
 def containers(
@@ -44,4 +49,20 @@ def update(deployment: Deployment, config: Frozen, plan: Plan, runtime: Runtime)
         config.environment,
         runtime,
         addons=bool(deployment.addons),
+    )
+
+
+def look_name(deployment: Deployment) -> str:
+    return processes.one_shot_name(deployment.environment, "look", deployment.pk)
+
+
+def look_at_code(deployment: Deployment, files: Sequence[str]) -> ContainerSpec:
+    """The image's Python, alone: without a network, a volume or a secret."""
+    return ContainerSpec(
+        name=look_name(deployment),
+        image=deployment.image,
+        entrypoint=(),
+        command=(*addon_code.CHECK, *(f"{ADDONS_DIR}/{file}" for file in files[:MOST_LOOKED_AT])),
+        labels=processes.labels(deployment.environment, deployment=deployment.pk, role="look"),
+        memory_bytes=LOOK_BYTES,
     )

@@ -1,6 +1,5 @@
 """Build: the commit from the mirror, its addons and requirements on the Odoo base image. Changes nothing that runs."""
 
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,10 +20,9 @@ from deployments.steps import planning
 from deployments.steps.base import Nothing, NothingNew
 from instances import doors, processes, templates
 from instances.build_plan import prepare_context
-from instances.odoo.failures import explain_failure
 from instances.odoo.versions import series
-from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image
-from ocore import ansi, waiting
+from instances.runtimes.base import NAMESPACE_LABEL, Image
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 from projects.git import Commit
@@ -223,8 +221,6 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         for addon in plan.addons:
             if not addon.installable:
                 stage.log(f"Left out: {addon.name}, {addon.why_not}")
-        for name in plan.suspects:
-            stage.log(f"{name} cannot be read by Python here: the image's own Python is asked.")
         labels = {
             NAMESPACE_LABEL: settings.OCORE_NAMESPACE,
             "io.ocore.project": run.environment.project.slug,
@@ -233,8 +229,6 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         run.check()
         total, silence = settings.OCORE_DEADLINES[StepKind.BUILD]
         image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
-    except BuildFailed as error:
-        raise _explained(error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     run.save(
@@ -245,15 +239,6 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         content=plan.digest,
     )
     return f"Built {reference}"
-
-
-def _explained(error: BuildFailed) -> BuildFailed:
-    """The image's Python says what it cannot read as Odoo would; the rest the builder has said itself."""
-    said = ansi.plain(error.detail)
-    if not re.search("(Syntax|Indentation|Tab)Error: ", said):
-        return error
-    failure = explain_failure(said)
-    return BuildFailed(failure.what, detail=error.detail, advice=failure.advice)
 
 
 def forget(deployment: int) -> None:

@@ -1,8 +1,9 @@
 """What a deployment will do to the database, decided while everything still runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from deployments import serving
 from deployments.configuration import thaw
 from deployments.models import Deployment
 from deployments.run import Run
@@ -11,14 +12,21 @@ from instances import templates
 from instances.addons import Addon
 from instances.odoo import plan as odoo_plan
 from instances.odoo import queries
+from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Basis, Plan
 from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
 from projects.inheritance import Strategy
 
+LOOK_SECONDS = 120.0
+
 
 class ModulesMissing(Refused):
     default_advice = "Uninstall them in Odoo first, or bring them back into the repository; then deploy again."
+
+
+class InvalidCode(Refused):
+    """The image's Python cannot read what Odoo would load."""
 
 
 class OtherVersion(Refused):
@@ -77,11 +85,23 @@ def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Pla
             f"Installed in the database, but no longer in the repository: {', '.join(found.missing)}. "
             "Odoo would not start with them missing. Nothing was changed."
         )
+    if found.suspects:
+        _ask_the_image(run, found.suspects)
     return found
 
 
 def _addons(deployment: Deployment) -> list[Addon]:
-    return [Addon(**(row | {"depends": tuple(row["depends"])})) for row in deployment.addons.values()]
+    tuples = ("depends", "suspects")
+    return [Addon(**(row | {name: tuple(row.get(name, ())) for name in tuples})) for row in deployment.addons.values()]
+
+
+def _ask_the_image(run: Run, suspects: Sequence[str]) -> None:
+    """Its own Python, which may be newer than the portal's, has the last word. Raises `InvalidCode`."""
+    spec = serving.look_at_code(run.deployment, suspects)
+    said = run.runtime.containers.run(spec, lambda _: None, timeout=LOOK_SECONDS, silence=LOOK_SECONDS)
+    if not said.ok:
+        failure = explain_failure(said.output, said.code)
+        raise InvalidCode(failure.what, detail=said.output.strip(), advice=failure.advice)
 
 
 def _refuse_other_version(run: Run) -> None:
