@@ -26,7 +26,7 @@ test: lint prepare-tests ## Run all tests, with real Docker, PostgreSQL, Redis, 
 	@$(TEST_ENV) $(VENV)/bin/python -m pytest
 
 test-fast: venv-dev ## Run the tests that need no Docker, Redis or root (two minutes on 2 cores)
-	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto
+	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto --dist worksteal -o tmp_path_retention_policy=failed
 
 lint: venv-dev ## Check style and types
 	@echo "ruff check" && $(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """Acme's production with a real git repository, on a simulated server."""
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,24 @@ from tests import factories
 from tests.acme import ADA, addon
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
+
+
+IN_MEMORY = "/dev/shm"
+ROOM_BYTES = 1024**3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where these tests run alone, their folders lie in memory: many small files, and git waits for the disk."""
+    if all("tests/fast" in argument for argument in config.args) and _can_be_used(IN_MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
+
+
+def _can_be_used(folder: str) -> bool:
+    """Room enough, and programs may be run from it: some tests write their own."""
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > ROOM_BYTES
 
 
 @pytest.fixture(scope="session", autouse=True)
