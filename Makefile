@@ -39,9 +39,10 @@ format: venv-dev ## Put the code into its form
 bench: prepare-tests ## Measure push, rollback and the guards against the same typed by hand
 	@$(VENV)/bin/python -m tests.bench
 
-chaos: prepare-tests ## Kill anything at N crash points and N random instants (N=100, SEED=1)
+chaos: prepare-tests ## Kill anything at N crash points (N=all: each) and N random instants (N=100, SEED=1)
 	@$(TEST_ENV) OCORE_CHAOS_N="$(or $(N),100)" OCORE_CHAOS_SEED="$(SEED)" OCORE_CHAOS_ONLY="$(ONLY)" \
-		$(VENV)/bin/python -m pytest -s tests/chaos $(if $(ONLY),-k crash_point) $(if $(RANDOM),-k any_instant)
+		OCORE_CHAOS_SCENARIOS="$(SCENARIOS)" OCORE_CHAOS_LANE="$(LANE)" OCORE_CHAOS_MINUTES="$(MINUTES)" \
+		$(VENV)/bin/python -m pytest -s tests/chaos $(if $(ONLY)$(SCENARIOS),-k crash_point) $(if $(RANDOM),-k any_instant)
 
 model: venv-dev ## Act on the simulated server in N random orders, and kill a worker at every point (N=300: 15 minutes)
 	@$(TEST_ENV) OCORE_MODEL_EXAMPLES=$(or $(N),300) $(VENV)/bin/python -m pytest -rP tests/fast/test_model.py

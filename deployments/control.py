@@ -28,6 +28,8 @@ READY_SECONDS = 120.0
 CLAIM = timedelta(seconds=300)
 """Longer than one act on the server takes; while a verb waits it stays."""
 ALONE = "It is the only one that serves its environment. Remove the environment instead."
+BEGIN = timedelta(seconds=20)
+"""Longer than a worker takes from the queue to the claim; what is in neither after that was lost with Redis."""
 State = Instance.State
 
 
@@ -70,20 +72,25 @@ def _require_deployed(instance: Instance) -> None:
 
 def heal() -> None:
     """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens."""
-    over = timezone.now() - CLAIM
     restarting = Instance.objects.filter(state=State.RESTARTING)
     restarting = restarting.exclude(environment__server__in=incidents.engines_down())
     for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
         if at_work.hindrance(environment, behind_doors=True):
             continue
-        if not environment.busy_with and instance.state_since and instance.state_since > over:
-            continue  # its job has not begun yet
+        if not environment.busy_with and _is_to_begin(instance):
+            continue
         try:
             _heal(instance, asked=environment.busy_with)
         except NotPossible as error:
             logger.info("%s is not looked at: %s", instance, error)
     _forget_dead_claims()
+
+
+def _is_to_begin(instance: Instance) -> bool:
+    """Its job waits in the queue, or a worker has just taken it."""
+    young = instance.state_since is not None and timezone.now() - instance.state_since < BEGIN
+    return young or queues.control_waits(instance.pk)
 
 
 def _heal(instance: Instance, asked: str) -> None:

@@ -29,7 +29,7 @@ from deployments.steps.base import Nothing, NothingNew
 from instances import clusters, templates
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import ServerUnreachable
+from instances.runtimes.base import RunFailed, ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
 
@@ -46,6 +46,8 @@ BUG_ADVICE = "This is a defect of oCore, not of your repository. The traceback i
 
 HOPELESS = (snapshot.RestoreFailed, snapshot.OldVersionGone)
 """What another attempt of a rollback can't change."""
+CUT_OFF = (ServerUnreachable, RunFailed)
+"""Containers outlive their engine: what was asked of the server may be going on there, or have left something."""
 RUNBOOK = (
     "Look at the rollback's log; docs/operations.md, “A rollback failed”, tells what to do. "
     "Once the cause is gone, “Try the rollback again” finishes it."
@@ -87,7 +89,7 @@ def recover(pk: int) -> Deployment:
     """Finish what a dead worker left: complete it past the point of no return, take it back before. Raises `Busy`."""
     with Run(take_over(pk)) as held, _unless_lost(held):
         deployment = held.deployment
-        held.inherited = True
+        held.inherited = held.goes_on = True
         logger.warning("%s is held by nobody; taking over", deployment)
         try:
             if deployment.switched_at:
@@ -112,10 +114,15 @@ def _tidy_after_the_dead(held: Run) -> None:
     build.forget(held.deployment.pk)
     server = held.environment.server
     others = partial(underway_on, clusters.sharing(server), besides=held.deployment.pk)
-    try:
-        templates.forget_drafts(runtime_for(server), logger.info, others)
-    except ExpectedError as error:
-        logger.warning("What was left of a template could not be removed: %s", error)
+    runtime = runtime_for(server)
+    for what, act in (
+        ("a template", partial(templates.forget_drafts, runtime, logger.info, others)),
+        ("a build", runtime.images.tidy),
+    ):
+        try:
+            act()
+        except ExpectedError as error:
+            logger.warning("What was left of %s could not be removed: %s", what, error)
 
 
 @contextmanager
@@ -143,6 +150,8 @@ def _settle(held: Run, error: ExpectedError) -> None:
     without a heartbeat the reconciler soon tries to complete it again."""
     if Deployment.objects.filter(pk=held.deployment.pk, switched_at=None).exists():
         _take_back(held, error)
+        if isinstance(error, CUT_OFF):
+            _tidy_after_the_dead(held)
         return
     logger.error("%s is live, but could not be completed: %s", held.deployment, error)
     held.say(
@@ -216,6 +225,7 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
     """Undo what the rows say was done, newest first, and end in the status that is true."""
     deployment = held.deployment
     held.undoing = True
+    held.goes_on |= isinstance(reason, CUT_OFF)
     status = _status(deployment)
     if status != Status.ROLLING_BACK and not (reason is LOST and deployment.error):  # else this is another attempt
         held.say(reason)
@@ -299,6 +309,7 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
                     step.status = StepStatus.UNDONE
                     Step.objects.filter(pk=step.pk, deployment__token=held.token).update(status=StepStatus.UNDONE)
         except ExpectedError as error:
+            held.goes_on |= isinstance(error, CUT_OFF)
             away = held.inherited and isinstance(error, ServerUnreachable)  # then the reconciler is patient enough
             if away or isinstance(error, HOPELESS) or time.monotonic() + pause > deadline:
                 return error
@@ -311,11 +322,11 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
 
 
 def _end_what_goes_on(held: Run) -> None:
-    """Whoever died may have left a statement or a helper's container at work: nothing is put back beside those."""
-    if held.inherited:
+    """Whoever died or was cut off may have left a statement or a helper's container: nothing is put back beside it."""
+    if held.goes_on:
         held.runtime.databases.end_work(held.environment.database)
         held.runtime.filestores.end_work(held.environment.volume)
-        held.inherited = False
+        held.inherited = held.goes_on = False
 
 
 def _bring_server_back(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from secrets import token_hex
+from typing import Any
 
 import django_rq
 from redis.exceptions import RedisError
@@ -36,7 +37,17 @@ def enqueue_sweep(server: int) -> None:
 
 def enqueue_control(instance: int, verb: str) -> None:
     """Raises `RedisError`: a person waits for this one, and should be told."""
-    django_rq.get_queue("urgent").enqueue("deployments.jobs.control_instance", instance, verb)
+    job = "control_instance"
+    queue = django_rq.get_queue("urgent")
+    queue.enqueue(f"deployments.jobs.{job}", instance, verb, job_id=f"{job}-{instance}-{token_hex(4)}")
+
+
+def control_waits(instance: int) -> bool:
+    """Whether a worker is still to take what a person wants of it; also where Redis doesn't say."""
+    try:
+        return _waits(django_rq.get_queue("urgent"), f"control_instance-{instance}")
+    except RedisError:
+        return True
 
 
 def _hand_over(queue_name: str, job: str, pk: int) -> None:
@@ -45,7 +56,11 @@ def _hand_over(queue_name: str, job: str, pk: int) -> None:
     what = f"{job}-{pk}"
     try:
         queue = django_rq.get_queue(queue_name)
-        if what not in {waiting.rpartition("-")[0] for waiting in queue.job_ids}:
+        if not _waits(queue, what):
             queue.enqueue(f"deployments.jobs.{job}", pk, job_id=f"{what}-{token_hex(4)}")
     except RedisError as error:
         logger.error("%s of %s waits until the clock asks again, Redis does not answer: %s", job, pk, error)
+
+
+def _waits(queue: Any, what: str) -> bool:
+    return what in {waiting.rpartition("-")[0] for waiting in queue.job_ids}

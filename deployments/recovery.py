@@ -14,7 +14,8 @@ from ocore.machine.processes import is_dead
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
-REMOVAL = timedelta(minutes=15)
+REMOVAL = timedelta(seconds=20)
+"""Longer than a worker takes from the queue to the claim."""
 DUMP = timedelta(minutes=15)
 """After which the job is taken for lost; one that was only slow finds the dump made."""
 
@@ -42,9 +43,11 @@ def undumped() -> list[int]:
 
 
 def unremoved() -> list[int]:
-    """Being removed for a while without a problem on record: the job may have been lost."""
+    """Being removed, with nobody at it and without a problem on record: its worker died, or the job was lost."""
     over = timezone.now() - REMOVAL
-    return list(Environment.objects.filter(removing_since__lt=over, removal_problem="").values_list("pk", flat=True))
+    left = Environment.objects.filter(removing_since__isnull=False, removal_problem="")
+    died_or_lost = [one for one in left if one.busy_with or (one.removing_since and one.removing_since < over)]
+    return [environment.pk for environment in died_or_lost if not environment.busy]
 
 
 def abandoned() -> list[int]:

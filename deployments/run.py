@@ -19,7 +19,7 @@ from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
 from instances.models import Instance
-from instances.odoo.plan import Plan
+from instances.odoo.plan import Basis, Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore import waiting
@@ -58,8 +58,12 @@ class Run:
         self.environment: Environment = deployment.environment
         self.undoing = False
         self.inherited = False
-        """Taken over from somebody whose work on the server may still be going on."""
+        """Taken over from somebody."""
+        self.goes_on = False
+        """What was begun on the server before may still be going on there."""
         self.plan: Plan | None = None
+        self.basis: Basis | None = None
+        """What the plan is made from, where somebody has read it ahead."""
         self._state = self._row().order_by().values_list("status", "cancelled_by")
         """Made once: it is asked before every side effect."""
         self._checked = 0.0

@@ -2,7 +2,8 @@
 
 A deployment holds one of its server's slots from its admission to its end, and one of the build slots until its build
 step has ended. `hand_out` is the only one that admits, under the lock of the server's row; whoever frees a slot, or
-asks for one, calls it. So no worker ever takes what it would have to wait with.
+asks for one, calls it. So no worker ever takes what it would have to wait with, be it for its environment or for an
+image that another worker is just building.
 """
 
 from collections import Counter
@@ -32,6 +33,14 @@ class Waiting:
     project: int
     since: datetime
     trigger: str
+    ref: str = ""
+    commit: str = ""
+
+    @property
+    def builds(self) -> frozenset[tuple[int, str]]:
+        """What it will build, by project and ref; nothing where it is plain Odoo, or goes back to an image."""
+        names = () if self.by_hand_back else (self.ref, self.commit)
+        return frozenset((self.project, name) for name in names if name)
 
     @property
     def by_hand_back(self) -> bool:
@@ -64,7 +73,7 @@ def hand_out(server: int) -> None:
         return
     with transaction.atomic():
         row = Server.objects.select_for_update(no_key=True).get(pk=server)
-        chosen = [one.pk for one in islice(_line(server), load(row).free)]
+        chosen = [one.pk for one in islice(_startable(server), load(row).free)]
         for pk in chosen:
             Deployment.objects.filter(pk=pk, status=Status.QUEUED).update(admitted_at=timezone.now())
             transaction.on_commit(lambda pk=pk: queues.enqueue_deployment(pk))  # type: ignore[misc]
@@ -110,9 +119,8 @@ def fair_order(
 
 def load(server: Server) -> Load:
     holding = Deployment.objects.filter(HOLDS_A_SLOT, environment__server=server)
-    built = Step.objects.filter(deployment=OuterRef("pk"), kind=StepKind.BUILD, finished_at__isnull=False)
-    building = holding.exclude(status=Status.ROLLING_BACK).exclude(Exists(built))
-    return Load(holding.count(), building.count(), server.concurrent_deployments, server.concurrent_builds)
+    building = _building(server.pk).count()
+    return Load(holding.count(), building, server.concurrent_deployments, server.concurrent_builds)
 
 
 def why_waiting(deployment: Deployment) -> str:
@@ -128,6 +136,9 @@ def why_waiting(deployment: Deployment) -> str:
     if deployment.admitted_at:
         return "Next: waits for a free worker."
     server = environment.server
+    same = _builds_the_same(deployment)
+    if same:
+        return f"Waits for the image that #{same} is building."
     order = [one.pk for one in _line(server.pk)]
     place = order.index(deployment.pk) + 1 if deployment.pk in order else len(order) + 1
     now = load(server)
@@ -138,11 +149,38 @@ def _queued(server: int) -> QuerySet[Deployment]:
     return Deployment.objects.filter(environment__server=server, status=Status.QUEUED, admitted_at=None)
 
 
+def _building(server: int) -> QuerySet[Deployment]:
+    """Those that hold a slot and have not ended their build step."""
+    built = Step.objects.filter(deployment=OuterRef("pk"), kind=StepKind.BUILD, finished_at__isnull=False)
+    holding = Deployment.objects.filter(HOLDS_A_SLOT, environment__server=server)
+    return holding.exclude(status=Status.ROLLING_BACK).exclude(Exists(built))
+
+
+def _builds_the_same(deployment: Deployment) -> int | None:
+    """Which other one has just what this one would build at work."""
+    (own,) = _read(Deployment.objects.filter(pk=deployment.pk))
+    others = _read(_building(deployment.environment.server_id))
+    return next((other.pk for other in others if other.builds & own.builds), None)
+
+
+def _startable(server: int) -> Iterator[Waiting]:
+    """Those of the line whom nobody holds up. Who would only wait for an image that another is building stays in the
+    line until that build has ended, and finds it then."""
+    building: set[tuple[int, str]] = set().union(*(one.builds for one in _read(_building(server))))
+    for one in _line(server):
+        if not one.builds & building:
+            building |= one.builds
+            yield one
+
+
 def _waiting(server: int) -> list[Waiting]:
     here = Environment.objects.filter(at_work.occupied(behind_doors=True), server=server)
-    rows = _queued(server).exclude(environment__in=here)
-    fields = rows.order_by().values_list("pk", "environment__project", "queued_since", "trigger")
-    return [Waiting(*values) for values in fields]
+    return _read(_queued(server).exclude(environment__in=here))
+
+
+def _read(rows: QuerySet[Deployment]) -> list[Waiting]:
+    fields = ("pk", "environment__project", "queued_since", "trigger", "ref", "commit")
+    return [Waiting(*values) for values in rows.order_by().values_list(*fields)]
 
 
 def _line(server: int) -> Iterator[Waiting]:

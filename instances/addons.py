@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 from instances.odoo.versions import InvalidModuleVersion, Series, stored_version
 from ocore.errors import ExpectedError
@@ -30,6 +31,12 @@ class NoAddon(ExpectedError):
 
 class InvalidManifest(ExpectedError):
     default_advice = "Correct the manifest and push again."
+
+
+class InvalidData(ExpectedError):
+    """A data file that Odoo could not read."""
+
+    default_advice = "Correct that file and push again."
 
 
 class InvalidTree(ExpectedError):
@@ -171,7 +178,7 @@ def _read_manifest(tree: Path, path: Path, where: str) -> dict[str, Any]:
 
 
 def _check_data_files(tree: Path, folder: Path, manifest: dict[str, Any], where: str) -> None:
-    """A data file that is not there would only show when the database is being updated."""
+    """A data file that is not there, or is no XML, would only show when the database is being updated."""
     data = manifest.get("data") or []
     if not isinstance(data, list | tuple) or not all(isinstance(item, str) for item in data):
         raise InvalidManifest(f"{where}: “data” must be a list of file names.")
@@ -182,6 +189,18 @@ def _check_data_files(tree: Path, folder: Path, manifest: dict[str, Any], where:
                 f"{where}: the data file {name} is not in the repository.",
                 advice="Add the file (is it ignored by git?) or remove it from “data”, and push again.",
             )
+        if path.suffix == ".xml":
+            _check_xml(path, str((folder / name).relative_to(tree)))
+
+
+def _check_xml(path: Path, where: str) -> None:
+    """Well-formed; what it says is Odoo's to judge."""
+    try:
+        expat.ParserCreate().Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        raise InvalidData(
+            f"{where}, line {error.lineno}: not well-formed XML ({expat.ErrorString(error.code)})."
+        ) from error
 
 
 def fingerprint(folder: Path, tree: Path | None = None) -> str:

@@ -22,9 +22,9 @@ DOORS_FOLDER = f"{STATE}/doors"
 PASS_HEADER = "X-Ocore-Pass"  # noqa: S105 - the header's name, not its value
 DOOR_INTERVAL = 0.1
 """Seconds between two looks at a door."""
-EVENT_DOOR_INTERVAL = 0.25
+EVENT_DOOR_INTERVAL = 0.15
 """The same for websockets; what it costs an idle server to look more often isn't worth it."""
-CLOSING_SECONDS = 0.3
+CLOSING_SECONDS = 0.2
 """After which every look has seen a door that was closed; more than either interval."""
 TRY_INTERVAL = 0.05
 """Seconds after which a held request tries again."""

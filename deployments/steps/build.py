@@ -1,5 +1,6 @@
 """Build: the commit from the mirror, its addons and requirements on the Odoo base image. Changes nothing that runs."""
 
+import re
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -14,13 +15,14 @@ from deployments.images import digest, lock_of
 from deployments.models import Deployment
 from deployments.run import Run, Stage
 from deployments.states import StepKind
+from deployments.steps import planning
 from deployments.steps.base import Nothing, NothingNew
 from instances import processes, templates
-from instances.addons import Addon
 from instances.build_plan import prepare_context
+from instances.odoo.failures import explain_failure
 from instances.odoo.versions import series
-from instances.runtimes.base import NAMESPACE_LABEL, Image
-from ocore import waiting
+from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image
+from ocore import ansi, waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 from projects.git import Commit
@@ -190,11 +192,14 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
             pip_packages=run.config.environment["pip_packages"],
             base_image_id=base.id,
             certificates=_certificates(),
+            proven={addon["fingerprint"] for addon in run.live.addons.values()} if run.live else (),
         )
         stage.log(f"{len(plan.taken)} addons: {', '.join(addon.name for addon in plan.taken)}")
         for addon in plan.addons:
             if not addon.installable:
                 stage.log(f"Left out: {addon.name}, {addon.why_not}")
+        for name in plan.suspects:
+            stage.log(f"{name} cannot be read by Python here: the image's own Python is asked.")
         labels = {
             NAMESPACE_LABEL: settings.OCORE_NAMESPACE,
             "io.ocore.project": run.environment.project.slug,
@@ -202,7 +207,10 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         }
         run.check()
         total, silence = settings.OCORE_DEADLINES[StepKind.BUILD]
-        image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
+        with waiting.beside(partial(planning.read_ahead, run)):
+            image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
+    except BuildFailed as error:
+        raise _explained(error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     run.save(
@@ -215,6 +223,15 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
     return f"Built {reference}"
 
 
+def _explained(error: BuildFailed) -> BuildFailed:
+    """The image's Python says what it cannot read as Odoo would; the rest the builder has said itself."""
+    said = ansi.plain(error.detail)
+    if not re.search("(Syntax|Indentation|Tab)Error: ", said):
+        return error
+    failure = explain_failure(said)
+    return BuildFailed(failure.what, detail=error.detail, advice=failure.advice)
+
+
 def forget(deployment: int) -> None:
     """Away with what a worker that died has left of its build on this machine."""
     shutil.rmtree(Path(settings.STATE_DIR) / "builds" / str(deployment), ignore_errors=True)
@@ -224,7 +241,3 @@ def _certificates() -> bytes:
     """The authorities that pip trusts inside a build; empty: those of the base image."""
     path = settings.OCORE_BUILD_CERTIFICATES
     return Path(path).read_bytes() if path else b""
-
-
-def addons_of(deployment: Deployment) -> list[Addon]:
-    return [Addon(**(row | {"depends": tuple(row["depends"])})) for row in deployment.addons.values()]

@@ -5,6 +5,7 @@ From here on nothing restores data by itself: whoever finds this step interrupte
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -30,10 +31,10 @@ def perform(stage: Stage) -> str:
     run.check()
     _record(run)
     doors.open(run.environment, run.runtime, holder=str(run.deployment))
-    outcome = _look_from_outside(run)
+    # The old goes before the end: who dies in between is followed by one who does it again.
+    with waiting.beside(partial(_remove_the_old, stage)):
+        outcome = _look_from_outside(run)
     stage.log(outcome)
-    # Before the end: who dies in between is followed by one who does it again.
-    _remove_the_old(stage)
     stage.flush()
     run.check()
     _finish(stage, outcome)

@@ -30,13 +30,13 @@ DEATHS = 4
 def perform(stage: Stage) -> str:
     run = stage.run
     containers = serving_containers(run)
-    seconds = wait_until_healthy(run, containers, stage.log)
+    aliases = {instance.slug: instance.alias for instance in run.instances}
+    joins = [partial(run.runtime.containers.join_edge, name, aliases[slug]) for name, slug in containers.items()]
+    run.check()
+    # Behind the closed door nobody comes that way yet.
+    with waiting.beside(*([] if stays(run) else joins)):
+        seconds = wait_until_healthy(run, containers, stage.log)
     stage.log(f"Healthy from inside after {seconds:.1f} s. Now through the edge.")
-    if not stays(run):
-        run.check()
-        aliases = {instance.slug: instance.alias for instance in run.instances}
-        for container, slug in containers.items():
-            run.runtime.containers.join_edge(container, aliases[slug])
     seconds += _through_the_edge(run)
     return f"Healthy after {seconds:.1f} s"
 

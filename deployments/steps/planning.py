@@ -1,5 +1,6 @@
 """What a deployment will do to the database, decided while everything still runs."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,14 +8,17 @@ from deployments.configuration import thaw
 from deployments.models import Deployment
 from deployments.run import Run
 from deployments.steps.base import Refused
-from deployments.steps.build import addons_of
 from instances import templates
+from instances.addons import Addon
 from instances.odoo import plan as odoo_plan
 from instances.odoo import queries
-from instances.odoo.plan import Plan
+from instances.odoo.plan import Basis, Plan
 from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
+from ocore.errors import ExpectedError
 from projects.inheritance import Strategy
+
+logger = logging.getLogger(__name__)
 
 
 class ModulesMissing(Refused):
@@ -35,6 +39,15 @@ def plan(run: Run) -> Plan:
     return run.plan
 
 
+def read_ahead(run: Run) -> None:
+    """While the image is being built: what `plan` will ask the database, so that nothing waits for it later. What
+    changes meanwhile `plan_again` finds; what can't be read now `plan` says."""
+    try:
+        run.basis = _read(run, _database(run))
+    except ExpectedError as error:
+        logger.info("%s reads its database later: %s", run.deployment, error.message)
+
+
 def plan_again(run: Run, copy: str) -> None:
     """From the copy that was taken behind the closed door, before anything is changed: made anew if somebody installed,
     updated or removed a module in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as
@@ -49,10 +62,10 @@ def plan_again(run: Run, copy: str) -> None:
 def _plan(run: Run) -> Plan:
     """Raises `ModulesMissing`, `OtherVersion` and what `plan_update` raises: nothing has been touched then."""
     _refuse_other_version(run)
-    return _decide(run, *_read(run, _database(run)))
+    return _decide(run, *(run.basis or _read(run, _database(run))))
 
 
-def _read(run: Run, database: str) -> tuple[tuple[ModuleRow, ...], Stored | None]:
+def _read(run: Run, database: str) -> Basis:
     """All that a plan takes from the database."""
     return queries.read_basis(run.runtime.databases.query(database, queries.BASIS_SQL))
 
@@ -63,7 +76,7 @@ def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Pla
         run.config.wanted_modules,
         rows,
         stored,
-        addons_of(run.deployment),
+        _addons(run.deployment),
         base_image=run.deployment.base_image_id,
         base_image_before="" if run.live else templates.image_id(run.runtime, run.config.base_image),
     )
@@ -73,6 +86,10 @@ def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Pla
             "Odoo would not start with them missing. Nothing was changed."
         )
     return found
+
+
+def _addons(deployment: Deployment) -> list[Addon]:
+    return [Addon(**(row | {"depends": tuple(row["depends"])})) for row in deployment.addons.values()]
 
 
 def _refuse_other_version(run: Run) -> None:

@@ -62,12 +62,12 @@ def perform(stage: Stage) -> str:
         if instance.state == Instance.State.NEW:
             Instance.objects.filter(pk=instance.pk).update(state=Instance.State.CREATING)
     run.check()
-    doors.ensure_routes(environment.server, runtime, stage.log)
     old = [instance for instance in run.instances if instance.container]
+    with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
+        doors.ensure_routes(environment.server, runtime, stage.log)
     if not old:
         runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")
-    space.require_for_snapshot(run)
     snapshot = _row(run)
     stage.intend(
         snapshot=snapshot.pk,
@@ -116,8 +116,8 @@ def take(run: Run, snapshot: Snapshot) -> None:
     link = partial(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
     with waiting.beside(link) as (linking,):
         runtime.databases.clone(environment.database, snapshot.database)
-        fingerprint, size = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0]
-        planning.plan_again(run, snapshot.database)
+        with waiting.beside(partial(planning.plan_again, run, snapshot.database)):
+            fingerprint, size = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0]
     files = linking.result()
     configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()
     checksums = {

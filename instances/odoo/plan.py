@@ -15,6 +15,9 @@ from ocore.errors import ExpectedError
 
 from .queries import ModuleRow, Stored
 
+Basis = tuple[tuple[ModuleRow, ...], Stored | None]
+"""The modules of a database, and what oCore has stored there."""
+
 
 class Policy(StrEnum):
     CHANGED = "changed"
@@ -46,7 +49,7 @@ class Plan:
     """Module -> the version that the database must have afterwards, for `judge_update`."""
     stored: Stored = field(default_factory=Stored)
     """What to write into the database once the update has succeeded."""
-    basis: tuple[tuple[ModuleRow, ...], Stored | None] = field(default=((), None), compare=False, repr=False)
+    basis: Basis = field(default=((), None), compare=False, repr=False)
     """What the database said when this was decided; when it says something else, the plan no longer holds."""
 
     @property

@@ -224,6 +224,9 @@ class Images(Protocol):
 
     def remove(self, reference: str) -> None: ...
 
+    def tidy(self) -> None:
+        """Nothing is left of a build whose worker or engine was killed."""
+
 
 class Containers(Protocol):
     def find(self, name: str) -> Container | None: ...

@@ -122,6 +122,9 @@ class _Images:
     def _as_image(reference: str, found: State) -> Image:
         return Image(reference, found["id"], IMAGE_BYTES if found["labels"] else 0, found["labels"])
 
+    def tidy(self) -> None:
+        """A build leaves nothing here."""
+
     def list(self) -> builtins.list[Image]:
         with self._store.open() as state:
             items = list(state["images"].items())
@@ -423,6 +426,7 @@ class _Databases:
 
     def end_work(self, database: str) -> None:
         """Nothing goes on here when its caller has died."""
+        FAULTS.meet("databases.end_work", database)
 
     def dump(self, database: str, target: Path, log: Log) -> base.DumpFacts:
         FAULTS.meet("databases.dump", database)
@@ -479,6 +483,7 @@ class _Filestores:
 
     def end_work(self, volume: str) -> None:
         """Nothing goes on here when its caller has died."""
+        FAULTS.meet("filestores.end_work", volume)
 
 
 class _Edge:

@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ocore.errors import ExpectedError
@@ -88,28 +88,46 @@ def start_with_systemd(progress: Progress, *, answers: Callable[[], bool]) -> No
     _wait("dockerd", None, None, answers, progress)
 
 
-def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> None:
-    """Both daemons, with their logs and the record of what was started in `folder`. Where one does not come up, none
-    that was started here stays behind."""
+def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> list[str]:
+    """Of both daemons what doesn't run, with their logs and the record of what was started in `folder`; their names.
+    Where one does not come up, none that was started here stays behind."""
     folder.mkdir(parents=True, exist_ok=True)
     _mount_cgroups(progress)
     launched: dict[str, Process] = {}
     try:
-        if not _accepts(CONTAINERD_SOCKET):
-            log = folder / "containerd.log"
-            containerd = _launch(["containerd"], log, launched)
-            _wait("containerd", containerd, log, lambda: _accepts(CONTAINERD_SOCKET), progress)
-        _remove_stale_pid_file()
-        log = folder / "dockerd.log"
-        dockerd = _launch(["dockerd", *_dockerd_options()], log, launched)
-        _wait("dockerd", dockerd, log, answers, progress)
+        _ensure_containerd(folder, launched, progress)
+        dockerd = None
+        if not _runs_already():
+            dockerd = _launch(["dockerd", *_dockerd_options()], folder, launched)
+
+        def both_answer() -> bool:
+            # Without it dockerd would be waited for in vain, and it may die meanwhile.
+            _ensure_containerd(folder, launched, progress)
+            return answers()
+
+        _wait("dockerd", dockerd, folder / "dockerd.log", both_answer, progress)
     except BaseException:
         for process in reversed(launched.values()):
             end_alone(process, patience=10)
         raise
-    # An older containerd of ours that still runs stays ours when only dockerd had to be started anew.
-    record = _record(folder) | {name: (process.pid, process.began) for name, process in launched.items()}
-    (folder / RECORD).write_text(json.dumps(record))
+    return list(launched)
+
+
+def _ensure_containerd(folder: Path, launched: dict[str, Process], progress: Progress) -> None:
+    if not _accepts(CONTAINERD_SOCKET):
+        process = _launch(["containerd"], folder, launched)
+        _wait("containerd", process, folder / "containerd.log", lambda: _accepts(CONTAINERD_SOCKET), progress)
+
+
+def died(folder: Path) -> list[str]:
+    """The names of those that an earlier `start` left running and nobody has stopped, and which don't run."""
+    return [name for name, (pid, began) in _record(folder).items() if not Process(pid, began).alive]
+
+
+def forget_dead(folder: Path) -> None:
+    """What was stopped on purpose stays so, and what somebody else has started since is theirs."""
+    dead = died(folder)
+    _write_record(folder, {name: known for name, known in _record(folder).items() if name not in dead})
 
 
 def started(folder: Path) -> list[Process]:
@@ -127,6 +145,7 @@ def stop(folder: Path, *, patience: float = 30.0) -> None:
                 f"{name_of(daemon.pid)} (process {daemon.pid}) does not stop.",
                 advice=f"See what it says in {folder}, and end it by hand: kill -9 {daemon.pid}",
             )
+    forget_dead(folder)
 
 
 def explain(daemon: str, log: str) -> EngineUnavailable:
@@ -165,14 +184,18 @@ def _wait(
         time.sleep(0.1)
 
 
-def _launch(argv: Sequence[str], log: Path, launched: dict[str, Process]) -> "subprocess.Popen[bytes]":
-    """In a session of its own, so that a Ctrl-C at our terminal isn't meant for it, and without our secrets."""
+def _launch(argv: Sequence[str], folder: Path, launched: dict[str, Process]) -> "subprocess.Popen[bytes]":
+    """In a session of its own, so that a Ctrl-C at our terminal isn't meant for it, and without our secrets. On record
+    before it answers: whoever starts it may die meanwhile."""
     program = find_program(argv[0])
     if program is None:
         raise EngineUnavailable(f"{argv[0]} is not on this machine.")
     ours = ("OCORE_", "DJANGO_", "DATABASE_URL", "REDIS_URL")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment["PATH"] = os.pathsep.join([environment.get("PATH", ""), *SYSTEM_PATH])
+    log = folder / f"{argv[0]}.log"
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))  # why the one before has ended
     with log.open("wb") as output:
         process = subprocess.Popen(
             [program, *argv[1:]],
@@ -186,6 +209,8 @@ def _launch(argv: Sequence[str], log: Path, launched: dict[str, Process]) -> "su
     known = Process.of(process.pid)
     if known is not None:
         launched[argv[0]] = known
+        # An older containerd of ours that still runs stays ours when only dockerd had to be started anew.
+        _write_record(folder, _record(folder) | {argv[0]: (known.pid, known.began)})
     return process
 
 
@@ -195,6 +220,12 @@ def _record(folder: Path) -> dict[str, tuple[int, int]]:
     except FileNotFoundError:
         return {}
     return record
+
+
+def _write_record(folder: Path, record: Mapping[str, tuple[int, int]]) -> None:
+    temporary = folder / f"{RECORD}.new"
+    temporary.write_text(json.dumps(record))
+    temporary.replace(folder / RECORD)
 
 
 def _dockerd_options() -> list[str]:
@@ -216,15 +247,18 @@ def _dockerd_options() -> list[str]:
     return options
 
 
-def _remove_stale_pid_file() -> None:
-    """dockerd refuses to start while any process has the pid in its file, which after a crash or a reboot is somebody
-    else's. (containerd's own, which dockerd falls over too, isn't read: containerd is started apart.)"""
+def _runs_already() -> bool:
+    """Whether the pid file names a living dockerd. One that doesn't goes: dockerd refuses to start while any process
+    has that pid, which after a crash or a reboot is somebody else's. (containerd's own, which dockerd falls over too,
+    isn't read: containerd is started apart.)"""
     try:
         pid = int(DOCKER_PID_FILE.read_text().strip() or "0")
     except (FileNotFoundError, ValueError):
         pid = 0
-    if name_of(pid) != "dockerd" or Process.of(pid) is None:
-        DOCKER_PID_FILE.unlink(missing_ok=True)
+    if name_of(pid) == "dockerd" and Process.of(pid) is not None:
+        return True
+    DOCKER_PID_FILE.unlink(missing_ok=True)
+    return False
 
 
 def _accepts(path: Path) -> bool:

@@ -5,6 +5,7 @@ live-restore, so that a dockerd that dies leaves the containers running and the 
 """
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,18 @@ import requests
 from django.conf import settings
 from docker.errors import DockerException
 
+from ocore.locks import file_lock
 from ocore.machine import daemons
 from ocore.machine.daemons import EngineUnavailable
 from ocore.machine.packages import ensure_packages, find_program, may_install
-from ocore.machine.progress import Progress
+from ocore.machine.progress import Progress, told
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
 SYSTEMD = Path("/run/systemd/system")
 ANSWER_SECONDS = 5
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 
-
-__all__ = ["Engine", "EngineUnavailable", "ensure_engine", "find_engine", "stop_engine"]
+__all__ = ["Engine", "EngineUnavailable", "Guard", "ensure_engine", "find_engine", "stop_engine"]
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,53 @@ def ensure_engine(progress: Progress) -> Engine:
         ensure_packages(_debian_packages(), progress, purpose="the Docker engine")
     with progress.step("Starting the Docker engine"):
         if SYSTEMD.is_dir():
-            daemons.start_with_systemd(progress, answers=lambda: find_engine() is not None)
+            daemons.start_with_systemd(progress, answers=_answers)
         else:
-            daemons.start(_folder(), progress, answers=lambda: find_engine() is not None)
+            _start(_folder(), progress)
     found = find_engine()
     if found is None:
         raise EngineUnavailable("The Docker engine was started and stopped answering at once.")
     progress.say(f"Docker Engine {found.version} answers")
     return found
+
+
+class Guard:
+    """Starts the engine again that oCore itself started and that has died, without anybody having stopped it. One that
+    systemd started, or a person, is theirs."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: where the record of what was started is; that of this installation."""
+        self._folder = folder or _folder()
+        self._due = 0.0
+        self._pause = FIRST_PAUSE
+
+    def look(self, progress: Progress) -> None:
+        """Called every second or so. What it can't start it tells, and tries again after a pause that grows."""
+        if not daemons.died(self._folder):
+            self._pause = FIRST_PAUSE
+            return
+        if time.monotonic() < self._due:
+            return
+        try:
+            launched = _start(self._folder, progress)
+        except EngineUnavailable as error:
+            self._due = time.monotonic() + self._pause
+            progress.say(f"The Docker engine has died; the next attempt in {self._pause:.0f} s. {told(error)}")
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            return
+        daemons.forget_dead(self._folder)
+        if launched:
+            progress.say(f"The Docker engine had died; started again: {', '.join(launched)}")
+
+
+def _start(folder: Path, progress: Progress) -> list[str]:
+    """One at a time: whoever waited finds it started."""
+    with file_lock(folder / "start.lock"):
+        return daemons.start(folder, progress, answers=_answers)
+
+
+def _answers() -> bool:
+    return find_engine() is not None
 
 
 def find_engine() -> Engine | None:

@@ -1,4 +1,5 @@
-"""Keeps the portal's programs running, in the foreground, until it is told to stop; one per state folder.
+"""Keeps the portal's programs running, in the foreground, until it is told to stop; one per state folder. With them an
+engine that oCore started: that one goes on when it stops.
 
     with Supervisor(progress) as supervisor:   # Redis first, then the rest
         supervisor.wait_for_web()
@@ -28,6 +29,7 @@ from honcho.printer import Message, Printer
 from ocore.errors import ExpectedError
 from ocore.machine import redis, web
 from ocore.machine.child import Child
+from ocore.machine.engine import Guard
 from ocore.machine.processes import Process, end, end_alone, send
 from ocore.machine.programs import Program, environment, portal_programs
 from ocore.machine.progress import Progress
@@ -35,6 +37,7 @@ from ocore.machine.progress import Progress
 PATIENCE = 8.0
 """Seconds that programs get to finish what they do when told to stop; a deployment that was cut is taken over by the
 reconciler."""
+GUARD_SECONDS = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -149,6 +152,7 @@ class Supervisor:
             if program.name == "redis":
                 redis.wait_for_redis(timeout=15)
         threading.Thread(target=self._tend, daemon=True).start()
+        threading.Thread(target=self._guard_engine, daemon=True).start()
 
     def _tend(self) -> None:
         while not self._stopping.wait(0.1):
@@ -162,6 +166,12 @@ class Supervisor:
                         self._failure = error
                         os.kill(os.getpid(), signal.SIGTERM)
                         return
+
+    def _guard_engine(self) -> None:
+        """Apart, since an engine takes its time to start. It is not ended with the programs: containers run on it."""
+        guard = Guard(self.state_dir / "engine")
+        while not self._stopping.wait(GUARD_SECONDS):
+            guard.look(self.progress)
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> None:
         if self._failure is None:

@@ -26,9 +26,9 @@ from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.images import DockerImages
 
 VERBS: dict[type, tuple[str, ...]] = {
-    DockerImages: ("build",),
+    DockerImages: ("build", "remove"),
     DockerContainers: ("create", "start", "stop", "remove", "run", "join_edge", "leave_edge", "ensure_volume"),
-    PostgresCluster: ("create_role", "drop_role", "create", "clone", "rename", "put_back", "drop", "query"),
+    PostgresCluster: ("create_role", "drop_role", "create", "clone", "rename", "put_back", "drop", "query", "dump"),
     VolumeFilestores: ("ensure", "remove", "snapshot", "restore", "discard"),
     CaddyEdge: ("apply", "close", "close_and_drain", "open"),
 }
@@ -52,6 +52,7 @@ class Crash:
     seconds: float = 0.0
     """How long the verb took when it was recorded, for `during`."""
     signal: int = signal.SIGKILL
+    """What this process gets; nothing where the victim is another."""
 
     @classmethod
     def read(cls, text: str) -> "Crash":
@@ -76,12 +77,20 @@ def die(number: int = signal.SIGKILL) -> None:
 
 
 class Points:
-    """Installed in a child: notes each point in a file, and dies at the one that was asked for."""
+    """Installed in a child: notes each point in a file, and dies at the one that was asked for; or, with `strike`, lets
+    another die there."""
 
-    def __init__(self, journal: Path, crash: Crash | None = None, meanwhile: "Meanwhile | None" = None) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        crash: Crash | None = None,
+        meanwhile: "Meanwhile | None" = None,
+        strike: Callable[[], None] | None = None,
+    ) -> None:
         self._journal = journal
         self._crash = crash
         self._meanwhile = meanwhile
+        self._strike = strike or (lambda: die(crash.signal if crash else signal.SIGKILL))
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -127,7 +136,7 @@ class Points:
     def _middle(self, key: str) -> threading.Timer | None:
         if self._crash is None or self._crash.point != f"{key}:during":
             return None
-        timer = threading.Timer(self._crash.seconds / 2, die, [self._crash.signal])
+        timer = threading.Timer(self._crash.seconds / 2, self._strike)
         timer.daemon = True
         timer.start()
         return timer
@@ -136,19 +145,21 @@ class Points:
         if self._meanwhile and self._meanwhile.point == point:
             self._meanwhile.act()
         if self._crash and self._crash.point == point:
-            die(self._crash.signal)
+            self._strike()
 
     def _note(self, key: str, seconds: float) -> None:
         with self._lock, self._journal.open("a") as journal:
             journal.write(json.dumps([key, round(seconds, 4)]) + "\n")
 
 
-def recorded(journal: Path) -> list[Crash]:
+def recorded(journal: Path, *, rows: bool = True) -> list[Crash]:
     """Every point of a recorded run: before each, and for what reaches out of the process also in its middle and
     after it. What comes after a row's write is what comes before the next."""
     crashes = []
     for line in journal.read_text().splitlines():
         key, seconds = json.loads(line)
+        if key.startswith("rows.") and not rows:
+            continue
         crashes.append(Crash(f"{key}:before"))
         if not key.startswith("rows."):
             if seconds >= WORTH_A_MIDDLE:

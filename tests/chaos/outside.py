@@ -2,7 +2,10 @@
 rows is asked here, except for the names of what it says it keeps."""
 
 import ast
+import contextlib
 import json
+import os
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -84,6 +87,24 @@ class Outside:
         found = self.api.containers(all=True, filters={"label": [f"{NAMESPACE_LABEL}={self.namespace}"]})
         return {one["Names"][0].lstrip("/"): one["State"] for one in found}
 
+    def kill(self, *names: str) -> None:
+        """-9 for what runs in these containers."""
+        for pid in self.pids(*names):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def pids(self, *names: str) -> list[int]:
+        """Of what runs in these containers, in all where none are named."""
+        # A connection of its own: a child must not use its parent's.
+        api = docker.APIClient(timeout=60)
+        labelled = {"label": [f"{NAMESPACE_LABEL}={self.namespace}"]}
+        every = names or [one["Id"] for one in api.containers(filters=labelled)]
+        return [pid for name in every if (pid := api.inspect_container(name)["State"]["Pid"])]
+
+    def started(self) -> dict[str, str]:
+        """When each container's process was started, by its name."""
+        return {name: self.api.inspect_container(name)["State"]["StartedAt"] for name in self.containers()}
+
     def volumes(self) -> set[str]:
         filters = {"label": [f"{NAMESPACE_LABEL}={self.namespace}"]}
         return {one["Name"] for one in self.api.volumes(filters=filters)["Volumes"] or []}
@@ -93,7 +114,11 @@ class Outside:
         return {one["Name"] for one in self.api.networks(filters=filters)}
 
     def files(self, volume: str) -> list[str]:
-        """Paths in Odoo's data folder, the snapshots among them; listed by a container of our own."""
+        """Paths in Odoo's data folder, the snapshots among them; listed by a container of our own where the engine's
+        disk can't be read."""
+        root = Path(self.api.inspect_volume(volume)["Mountpoint"])
+        if os.access(root, os.R_OK | os.X_OK):
+            return [str(path.relative_to(root)) for path in root.rglob("*")]
         host = self.api.create_host_config(binds={volume: {"bind": "/data", "mode": "ro"}}, network_mode="none")
         made = self.api.create_container(
             "odoo:19.0", ["find", "/data", "-mindepth", "1"], user="0:0", host_config=host, volumes=["/data"]

@@ -23,12 +23,14 @@ from django.db import connection
 from ocore.machine import programs
 from ocore.machine.processes import Process, family, send
 from projects.models import Project
+from tests.chaos.engine import strike
 from tests.chaos.outside import Broken
 from tests.chaos.world import World
 
 WEB_PORT = 18091
 VICTIMS = ("horse", "horse", "horse", "worker", "worker", "web", "clock", "chores", "redis", "postgres", "edge", "all")
-"""Horses die most often: it is they who act."""
+ENGINE_VICTIMS = ("engine", "engine", "containerd", "power")
+"""Horses die most often: it is they who act. The engine's only where it may be killed (`engine.ours`)."""
 
 
 @dataclass
@@ -97,12 +99,17 @@ class Portal:
 
     def kill(self, victim: str) -> str:
         """-9, without a word before; what it met."""
-        if victim in ("postgres", "edge"):
-            facts = self.world.outside.api.inspect_container(f"{settings.OCORE_NAMESPACE}-{victim}")
-            if facts["State"]["Pid"]:
-                os.kill(facts["State"]["Pid"], signal.SIGKILL)
-            return victim
-        names = list(self.running) if victim == "all" else [one for one in self.running if one.startswith(victim)]
+        if victim in ("postgres", "edge", *ENGINE_VICTIMS):
+            if self.world.engine:
+                self.world.engine.wait_until_back()  # who it is, the engine knows
+            strike(self.world, victim)
+            if victim != "power":
+                return victim
+        names = (
+            list(self.running)
+            if victim in ("all", "power")
+            else [one for one in self.running if one.startswith(victim)]
+        )
         if victim == "horse":
             return self._kill_a_horse()
         victims = [found for name in names if (found := Process.of(self.running[name].pid))]
@@ -174,6 +181,6 @@ def portal(world: World, state: Path) -> Iterator[Portal]:
         made.stop()
 
 
-def some_victims(dice: random.Random) -> list[tuple[float, str]]:
+def some_victims(dice: random.Random, among: tuple[str, ...]) -> list[tuple[float, str]]:
     """One to three, each with the seconds after the push at which it dies."""
-    return sorted((round(dice.uniform(0.0, 6.0), 2), dice.choice(VICTIMS)) for _ in range(dice.choice((1, 1, 2, 3))))
+    return sorted((round(dice.uniform(0.0, 6.0), 2), dice.choice(among)) for _ in range(dice.choice((1, 1, 2, 3))))

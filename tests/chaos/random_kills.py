@@ -5,8 +5,9 @@ import time
 
 from deployments.models import Deployment
 from deployments.states import ACTIVE, Status
+from instances.models import Incident
 from tests.chaos.outside import Broken
-from tests.chaos.programs import Portal, some_victims
+from tests.chaos.programs import ENGINE_VICTIMS, VICTIMS, Portal, some_victims
 from tests.chaos.systematic import Say, Tally, version_of
 from tests.chaos.world import DEPLOY_SECONDS, SEEN_SECONDS, back_seconds
 
@@ -18,9 +19,10 @@ def attempt(portal: Portal, seed: int, tally: Tally, say: Say) -> None:
     dice = random.Random(seed)
     world = portal.world
     began = time.monotonic()
-    kind, victims = dice.choice(KINDS), some_victims(dice)
+    kind, victims = dice.choice(KINDS), some_victims(dice, VICTIMS + (ENGINE_VICTIMS if world.engine else ()))
     what = f"{kind}, {', '.join(f'{victim} at {at} s' for at, victim in victims)}"
     tally.runs += 1
+    Incident.objects.all().delete()  # the tenth accident within minutes would be given up, and rightly
     try:
         old = version_of(world.live)
         _commit(portal, kind)
@@ -31,6 +33,8 @@ def attempt(portal: Portal, seed: int, tally: Tally, say: Say) -> None:
             portal.kill(victim)
         time.sleep(0.5)
         portal.start()
+        if world.engine:
+            world.engine.wait_until_back()
         took = _until_all_ended(portal, back_seconds())
         deployment = Deployment.objects.filter(environment=world.environment).latest()
         _check(portal, deployment, old, back_seconds() - took)

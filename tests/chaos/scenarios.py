@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from deployments import services
 from deployments.models import Deployment, Snapshot
 from deployments.states import Status
+from tests.chaos.errands import ERRANDS, Errand
 from tests.chaos.world import CHAOS, World
 
 
@@ -19,6 +20,8 @@ class Scenario:
     """A point at which somebody cancels it."""
     dies_first: str = ""
     """A point at which its worker dies first: what is then run, and may die too, is the recovery."""
+    victim: str = ""
+    """What dies at the points instead of who deploys; with the power, he dies too (`engine.strike`)."""
 
 
 def _update(world: World) -> Deployment:
@@ -48,15 +51,21 @@ def _unhealthy(world: World) -> Deployment:
 
 def _rollback_with_data(world: World) -> Deployment:
     """To a version that ran before, with the data of that instant; what was written since is kept in its snapshot."""
+    while not (snapshot := _kept(world)):  # retention may have run
+        world.commit_update()
+        world.deploy()
     world.stop_writing()  # a moment must be chosen: what is accepted after it is not in the snapshot
-    kept = Snapshot.objects.filter(
-        environment=world.environment, state=Snapshot.State.READY, of__status=Status.SUCCEEDED, of__live=False
-    ).order_by("-pk")
-    snapshot = next(one for one in kept if one.of and one.of.content)
     return services.roll_back(world.environment, CHAOS, target=snapshot.of, with_data=True)
 
 
-SCENARIOS = {
+def _kept(world: World) -> Snapshot | None:
+    kept = Snapshot.objects.filter(
+        environment=world.environment, state=Snapshot.State.READY, of__status=Status.SUCCEEDED, of__live=False
+    ).order_by("-pk")
+    return next((one for one in kept if one.of and one.of.content), None)
+
+
+SCENARIOS: dict[str, Scenario | Errand] = {
     scenario.name: scenario
     for scenario in (
         Scenario("update", _update),
@@ -73,5 +82,18 @@ SCENARIOS = {
         Scenario("rollback-with-data", _rollback_with_data),
         Scenario("recovery-of-rollback-with-data", _rollback_with_data, dies_first="filestores.restore#1:during"),
         Scenario("recovery-of-complete", _update, dies_first="edge.open#1:before"),
+        Scenario("update-engine-dies", _update, victim="engine"),
+        Scenario("broken-update-engine-dies", _broken_update, victim="engine"),
+        Scenario("update-containerd-dies", _update, victim="containerd"),
+        Scenario("update-power-fails", _update, victim="power"),
+        Scenario("broken-update-power-fails", _broken_update, victim="power"),
+        Scenario("update-postgres-dies", _update, victim="postgres"),
+        Scenario("broken-update-postgres-dies", _broken_update, victim="postgres"),
+        *ERRANDS,
     )
 }
+
+
+def possible(world: World) -> list[str]:
+    """Without those that kill an engine where it is not ours to kill."""
+    return [name for name, one in SCENARIOS.items() if world.engine or one.victim in ("", "postgres", "edge")]

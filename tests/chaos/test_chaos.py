@@ -3,11 +3,12 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.test import override_settings
 from django.utils import timezone
 
@@ -15,27 +16,33 @@ from deployments.models import Deployment
 from deployments.run import STALE
 from deployments.states import Status
 from instances.runtimes.base import ServerSpec
-from instances.runtimes.docker.client import Engine
+from instances.runtimes.docker.client import Engine as Connection
 from instances.runtimes.docker.inventory import everything_of, remove_everything
 from tests.chaos import random_kills
+from tests.chaos.asked import COUNT, EVERYTHING, LANE, MINUTES, ONLY, SEED
+from tests.chaos.asked import SCENARIOS as AMONG
 from tests.chaos.crashing import Crash
+from tests.chaos.engine import Engine
 from tests.chaos.programs import portal
-from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.systematic import Tally, attempt, chosen, points_of, version_of
+from tests.chaos.scenarios import SCENARIOS, possible
+from tests.chaos.sweep import Sweep
+from tests.chaos.systematic import Tally, attempt, say, version_of
 from tests.chaos.world import STAND_IN_IMAGE, World, made, stopped
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("module_db")]
 
-NAMESPACE = "ocore-chaos"
-EDGE_PORT = 18090
-SEED = int(os.environ.get("OCORE_CHAOS_SEED") or 1)
-COUNT = int(os.environ.get("OCORE_CHAOS_N") or 0)
-"""Runs of each kind; 0: what fits into `make test`."""
-ONLY = os.environ.get("OCORE_CHAOS_ONLY", "")
-"""Lines that failures told, with a semicolon between them: exactly these."""
-IN_MAKE_TEST = {"crash points": 9, "random": 2}
+NAMESPACE = "ocore-chaos" if LANE == 1 else f"ocore-chaos-{LANE}"
+EDGE_PORT = 18090 if LANE == 1 else 18190 + LANE
+IN_MAKE_TEST = {"crash points": 5, "random": 2}
+RANDOM = COUNT if COUNT and not EVERYTHING else IN_MAKE_TEST["random"]
 SCENARIOS_IN_MAKE_TEST = ("update", "broken-update", "recovery-after-update")
 """Recording all of them takes longer than `make test` may."""
+ALWAYS = (
+    "keeper-instance-gone containers.create#1:after",
+    "restart containers.stop#1:after",
+    "removal databases.drop#1:before",
+)
+OF_THE_ENGINE = ("update-engine-dies containers.run#2:during@1", "update-power-fails databases.clone#1:after")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,19 +59,18 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def world(module_db: None, _own_state: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    api = Engine(ServerSpec("this machine", namespace=NAMESPACE)).api
+def world(
+    module_db: None, _own_state: None, engine: Engine | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    api = Connection(ServerSpec("this machine", namespace=NAMESPACE)).api
     remove_everything(api, NAMESPACE)
     try:
         with made(tmp_path_factory.mktemp("world"), NAMESPACE, EDGE_PORT) as ready:
+            ready.engine = engine
             yield ready
     finally:
         remove_everything(api, NAMESPACE)
     assert not everything_of(api, NAMESPACE)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - progress, for who watches with -s
 
 
 def told(tally: Tally, world: World) -> None:
@@ -73,16 +79,33 @@ def told(tally: Tally, world: World) -> None:
 
 
 def test_whoever_dies_at_a_crash_point_is_followed_by_one_who_finishes_it(world: World) -> None:
-    tally = Tally()
-    for line in filter(None, ONLY.split(";")):
+    tally = Tally(pushes=3 if EVERYTHING else 1)
+    _attempt(world, ONLY or (() if COUNT else ALWAYS), tally)
+    if not ONLY:
+        kept = settings.BASE_DIR / "var" / "chaos" / f"{SEED}-{LANE}.json" if MINUTES else None
+        names = AMONG or (possible(world) if COUNT else list(SCENARIOS_IN_MAKE_TEST))
+        count = COUNT or IN_MAKE_TEST["crash points"]
+        for scenario, crash in Sweep(kept, MINUTES).points(world, names, count, SEED, say):
+            attempt(world, scenario, crash, tally, say, SEED)
+    told(tally, world)
+
+
+def _attempt(world: World, lines: Iterable[str], tally: Tally) -> None:
+    for line in lines:
         name, _, point = line.strip().partition(" ")
         attempt(world, SCENARIOS[name], Crash.read(point), tally, say, SEED)
-    points = {}
-    for name in () if ONLY else SCENARIOS if COUNT else SCENARIOS_IN_MAKE_TEST:
-        points[name] = points_of(world, SCENARIOS[name])
-        say(f"{name}: {len(points[name])} crash points")
-    for scenario, crash in chosen(points, COUNT or IN_MAKE_TEST["crash points"], SEED):
-        attempt(world, scenario, crash, tally, say, SEED)
+
+
+def test_an_engine_that_dies_is_started_again_and_takes_nothing_along(world: World) -> None:
+    if world.engine is None:
+        pytest.skip("only an engine that oCore itself started, with live-restore, is killed")
+    version, before = version_of(world.live), world.outside.started()
+    world.engine.kill("dockerd")
+    world.engine.wait_until_back()
+    assert world.outside.started() == before
+    world.check_still(version)
+    tally = Tally()
+    _attempt(world, OF_THE_ENGINE, tally)
     told(tally, world)
 
 
@@ -128,6 +151,6 @@ def test_whatever_dies_at_any_instant_is_survived(world: World, tmp_path_factory
     world.commit_update()
     assert world.deploy().status == Status.SUCCEEDED
     with portal(world, Path(tmp_path_factory.mktemp("p"))) as programs:
-        for number in range(COUNT or IN_MAKE_TEST["random"]):
+        for number in range(RANDOM):
             random_kills.attempt(programs, SEED + number, tally, say)
     told(tally, world)

@@ -24,13 +24,14 @@ from deployments import jobs, removal, services
 from deployments.models import Deployment, LogChunk, Snapshot
 from deployments.services import Who
 from deployments.states import ACTIVE, Status, Trigger
-from instances.models import Door, Instance
+from instances.models import Door, Incident, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import NAMESPACE_LABEL, ServerSpec
 from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.images import DockerImages
 from projects.models import Environment, Project, Server
 from tests.chaos.crashing import Points
+from tests.chaos.engine import Engine as OwnEngine
 from tests.chaos.outside import LOGIN, Broken, Outside, Seen, ledger, missing
 from tests.git_remote import GitRemote
 
@@ -117,6 +118,8 @@ class World:
     _writer: "subprocess.Popen[bytes] | None" = None
     real: bool = False
     """Odoo itself instead of the stand-in."""
+    engine: OwnEngine | None = None
+    """Where it may be killed."""
     _away: bool = False
 
     # The developer
@@ -125,10 +128,14 @@ class World:
         if self.real:
             version = f"19.0.1.0.{self.version}"
             texts = [path for path in ADDON.rglob("*") if path.suffix in {".py", ".xml", ".csv"}]
-            return {
+            files = {
                 f"acme_notes/{path.relative_to(ADDON)}": path.read_text().replace("19.0.1.0.0", version)
                 for path in texts
             }
+            if manifest.get("fail_update"):
+                view = "acme_notes/views/acme_note_views.xml"
+                files[view] = files[view].replace('<field name="due_date"/>', '<field name="no_such_field"/>')
+            return files
         facts = {"name": "Notes", "version": f"19.0.1.0.{self.version}", "depends": ["base"]} | manifest
         return {"acme_notes/__manifest__.py": repr(facts), "acme_notes/__init__.py": ""}
 
@@ -170,16 +177,19 @@ class World:
     def run(self, job: str, *arguments: Any, **what: Any) -> Horse:
         return self.start(job, *arguments, **what).wait()
 
-    def settle(self, seconds: float | None = None) -> float:
-        """Be the clock and the workers until every deployment has ended and nothing is left to do; how long it took."""
+    def settle(self, seconds: float | None = None, *, keeping: bool = False) -> float:
+        """Be the clock and the workers until every deployment has ended and nothing is left to do; how long it took.
+        `keeping`: with the keeper, until what should run does and nobody is at work anywhere."""
         began = time.monotonic()
         seconds = seconds or back_seconds()
         while True:
             self.run("reconcile")
+            if keeping:
+                self.run("keep_running")
             work = self.queues.take()
             for job, *arguments in work:
                 self.run(job, *arguments)
-            active = list(Deployment.objects.filter(status__in=ACTIVE))
+            active = [*Deployment.objects.filter(status__in=ACTIVE), *(self._unquiet() if keeping else ())]
             if not active and not work:
                 break
             if time.monotonic() - began > seconds:
@@ -189,6 +199,19 @@ class World:
         took = time.monotonic() - began
         self.slowest = max(self.slowest, took)
         return took
+
+    def _unquiet(self) -> list[str]:
+        """What is still going on outside of deployments."""
+        acted_on = Instance.objects.filter(state=Instance.State.RESTARTING)
+        busy = Environment.objects.exclude(busy_with="").values_list("busy_with", flat=True)
+        going = Environment.objects.exclude(removing_since=None)
+        down = Incident.objects.filter(ended_at=None)
+        return [
+            *map(str, acted_on),
+            *busy,
+            *map(str, going),
+            *(f"{one.subject}: {one.seen} {one.problem}" for one in down),
+        ]
 
     def deploy(self) -> Deployment:
         deployment = self.push()
@@ -208,12 +231,17 @@ class World:
         try:
             yield
         finally:
-            pk = self.environment.pk
-            Deployment.objects.filter(environment=pk, status=Status.QUEUED).delete()
-            removal.request(self.environment, CHAOS)
-            self.queues.lose()
-            self.run("remove_environment", pk)
+            if Environment.objects.filter(pk=self.environment.pk).exists():
+                self._remove()
             self.environment, self._away = home, False
+
+    def _remove(self) -> None:
+        pk = self.environment.pk
+        Deployment.objects.filter(environment=pk, status=Status.QUEUED).delete()
+        if not Environment.objects.filter(pk=pk).exclude(removing_since=None).exists():
+            removal.request(self.environment, CHAOS)
+        self.queues.lose()
+        self.run("remove_environment", pk)
 
     # The client
 
@@ -261,16 +289,26 @@ class World:
 
         hold(deployment.final and deployment.status != Status.ROLLBACK_FAILED, f"it is {deployment.status}")
         went_live = deployment.status == Status.SUCCEEDED
-        version = new if went_live else old
-        self._check_leftovers(hold)
-        if version:
+        self._check_all(hold, new if went_live else old)
+        if wrong:
+            raise Broken("\n".join([f"{deployment} ({deployment.status}: {deployment.error})", *wrong]))
+
+    def check_still(self, version: str, *, stopped: bool = False) -> None:
+        """The same where nothing was deployed: that version serves, or is gone where it is empty. `stopped`: by a
+        person."""
+        wrong: list[str] = []
+        self._check_all(lambda true, otherwise: None if true else wrong.append(otherwise), version, stopped=stopped)
+        if wrong:
+            raise Broken("\n".join(wrong))
+
+    def _check_all(self, hold: Callable[[object, str], None], version: str, *, stopped: bool = False) -> None:
+        self._check_leftovers(hold, stopped=stopped)
+        if version and not stopped:
             self._check_service(hold, version)
-        else:
+        elif not version:
             database = self.environment.database
             hold(database not in self.outside.databases(), f"the database {database} is left over")
             hold(self.environment.volume not in self.outside.volumes(), "its volume is left over")
-        if wrong:
-            raise Broken("\n".join([f"{deployment} ({deployment.status}: {deployment.error})", *wrong]))
 
     def _check_service(self, hold: Callable[[object, str], None], version: str) -> None:
         environment, outside = self.environment, self.outside
@@ -318,11 +356,11 @@ class World:
     def _versions(self) -> list[str]:
         return [f"19.0.1.0.{number}" for number in range(self.version + 1)]
 
-    def _check_leftovers(self, hold: Callable[[object, str], None]) -> None:
+    def _check_leftovers(self, hold: Callable[[object, str], None], *, stopped: bool = False) -> None:
         namespace, outside, environment = settings.OCORE_NAMESPACE, self.outside, self.environment
         wanted = {f"{namespace}-edge": "running", f"{namespace}-postgres": "running"}
         every = Instance.objects.exclude(container="").values_list("container", flat=True)
-        wanted |= dict.fromkeys(every, "running")
+        wanted |= dict.fromkeys(every, "exited" if stopped else "running")
         found = outside.containers()
         hold(found == wanted, f"containers {dict(sorted(set(found.items()) ^ set(wanted.items())))}")
         kept = set(Snapshot.objects.filter(state=Snapshot.State.READY).values_list("database", flat=True))

@@ -151,6 +151,65 @@ def test_an_invalid_manifest_is_refused_naming_file_and_line(tree, manifest, say
     assert str(caught.value).startswith("addons/acme_notes/__manifest__.py")
 
 
+def test_a_data_file_that_is_no_xml_is_refused_naming_file_and_line(tree):
+    put_addon(tree, "acme_notes", data=["views/note.xml"])
+    put(tree, "acme_notes/views/note.xml", "<odoo>\n  <record>\n</odoo>\n")
+    put(tree, "acme_notes/views/draft.xml", "<odoo")  # nobody reads it
+
+    with pytest.raises(addons.InvalidData, match=r"acme_notes/views/note.xml, line 3: not well-formed"):
+        names(tree)
+    put(tree, "acme_notes/views/note.xml", "<?xml version='1.0'?>\n<odoo><record>&amp;</record></odoo>\n")
+    assert names(tree) == ["acme_notes"]
+
+
+BROKEN = "def broken(:\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "imports"),
+    [
+        ("__init__.py", {}),
+        ("models.py", {"__init__.py": "from . import models\n"}),
+        ("models/note.py", {"__init__.py": "from . import models\n", "models/__init__.py": "from . import note\n"}),
+        ("lib/deep/far.py", {"__init__.py": "from .lib.deep.far import x\n", "lib/deep/__init__.py": ""}),
+        ("tools.py", {"__init__.py": "from . import models\n", "models/__init__.py": "from ..tools import x\n"}),
+        ("optional.py", {"__init__.py": "try:\n    from . import optional\nexcept ImportError:\n    pass\n"}),
+    ],
+)
+def test_python_that_cannot_be_read_is_asked_of_the_images_own_python(tree, file, imports):
+    """Which may be another one: only what is imported counts, and only the build's word is final."""
+    put_addon(tree, "acme_notes")
+    for name, text in imports.items():
+        put(tree, f"acme_notes/{name}", text)
+    put(tree, f"acme_notes/{file}", BROKEN)
+
+    found = context(tree)
+
+    assert found.suspects == (f"acme_notes/{file}",)
+    assert f'"/opt/ocore/addons/acme_notes/{file}"]' in (found.context / "Dockerfile").read_text()
+
+
+def test_an_addon_that_has_run_is_not_looked_at_again(tree):
+    put_addon(tree, "acme_notes")
+    put(tree, "acme_notes/__init__.py", BROKEN)
+    (addon,) = addons.find_addons(tree, ODOO_19)
+
+    assert context(tree, proven={addon.fingerprint}).suspects == ()
+
+
+def test_python_that_nobody_imports_may_be_broken(tree):
+    put_addon(tree, "acme_notes")
+    put(tree, "acme_notes/__init__.py", "from . import models, nothing\nfrom .. import above\nimport odoo\n")
+    put(tree, "acme_notes/models/__init__.py", "def later():\n    from . import broken\n")
+    put(tree, "acme_notes/models/broken.py", BROKEN)
+    put(tree, "above.py", BROKEN)
+
+    found = context(tree)
+
+    assert found.suspects == ()
+    assert "compile(" not in (found.context / "Dockerfile").read_text()
+
+
 def test_a_manifest_is_never_run(tree):
     marker = tree.parent / "ran"
     put_addon(tree, "acme_notes", manifest=f"{{'name': 'x', 'data': [open({str(marker)!r}, 'w')]}}")

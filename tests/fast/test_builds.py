@@ -17,6 +17,7 @@ from deployments.steps import build
 from instances.odoo import queries
 from instances.odoo.queries import Stored
 from instances.runtimes import runtime_for
+from instances.runtimes.base import BuildFailed
 from instances.runtimes.simulated import Faults
 from ocore.locks import file_lock, lock_if_free
 from projects.models import Environment, Project
@@ -159,10 +160,15 @@ def test_a_module_that_somebody_installs_between_plan_and_door_is_updated_too(
 
 
 def test_of_two_workers_with_the_same_commit_one_builds_and_the_other_waits_for_it(
-    production: Environment, queues: Queues, faults: Faults
+    production: Environment, remote: GitRemote, queues: Queues, faults: Faults
 ) -> None:
+    """Under two names, so that the line cannot tell: nobody knew before that it is one commit."""
+    remote.tag("v1")
     staging = factories.environment(project=production.project, name="Staging", slug="staging", kind="staging")
-    both = [services.request_deployment(one, Trigger.PUSH, ADA) for one in (production, staging)]
+    both = [
+        services.request_deployment(one, Trigger.MANUAL, ADA, ref=ref)
+        for one, ref in ((production, "main"), (staging, "v1"))
+    ]
     building, other_waits = threading.Event(), threading.Event()
 
     def slowly(*_: Any) -> None:
@@ -226,3 +232,26 @@ def test_whoever_waits_for_a_lock_may_give_up(tmp_path: Path) -> None:
         pass
     with file_lock(tmp_path / "lock", waiting):
         assert len(calls) == 2
+
+
+BUILDER_SAYS = (
+    'Step 5\n\x1b[91mTraceback (most recent call last):\n\x1b[0m\x1b[91m  File "<string>", line 1, in <module>\n'
+    '\x1b[0m\x1b[91m  File "/opt/ocore/addons/acme_notes/models.py", line 1\n    def broken(:\n               ^\n'
+    "SyntaxError: invalid syntax\n\x1b[0mThe command 'python3 -c ...' returned a non-zero code: 1"
+)
+
+
+def test_a_file_that_the_images_python_cannot_read_is_named_with_its_line(
+    production: Environment, queues: Queues, faults: Faults
+) -> None:
+    faults.raised["images.build"] = BuildFailed("The build failed.", detail=BUILDER_SAYS)
+
+    failed = services.request_deployment(production, Trigger.MANUAL, ADA)
+    queues.run_all()
+    failed.refresh_from_db()
+
+    assert failed.status == Status.FAILED
+    assert failed.error == (
+        "The Python file /opt/ocore/addons/acme_notes/models.py has a syntax error in line 1: invalid syntax."
+    )
+    assert failed.advice == "Correct that file and push again."

@@ -8,7 +8,7 @@ import pytest
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments import at_work, claims, control, forget, keeper, pipeline, removal, services
+from deployments import at_work, claims, control, forget, keeper, pipeline, recovery, removal, services
 from deployments.claims import claimed
 from deployments.models import Deployment
 from deployments.run import claim as run_claim
@@ -266,3 +266,33 @@ def test_what_a_dead_worker_was_asked_for_is_known_until_its_server_answers(live
 
     live.refresh_from_db()
     assert live.state == Instance.State.STOPPED
+
+
+def test_what_was_asked_by_hand_and_lost_with_redis_is_over_within_seconds(live: Instance, queues: Queues) -> None:
+    control.request(live, "restart")
+    Instance.objects.update(state_since=timezone.now() - timedelta(seconds=30))
+    control.heal()
+    live.refresh_from_db()
+    assert live.state == Instance.State.RESTARTING, "it waits for a worker"
+
+    queues.jobs.clear()
+    Instance.objects.update(state_since=timezone.now())
+    control.heal()
+    live.refresh_from_db()
+    assert live.state == Instance.State.RESTARTING, "a worker may just have taken it"
+
+    Instance.objects.update(state_since=timezone.now() - timedelta(seconds=30))
+    control.heal()
+    live.refresh_from_db()
+    assert live.state == Instance.State.RUNNING
+
+
+def test_a_removal_that_nobody_is_at_goes_on_within_seconds(environment: Environment) -> None:
+    Environment.objects.update(removing_since=timezone.now() - timedelta(seconds=30))
+    assert recovery.unremoved() == [environment.pk]
+    with claimed(environment.pk, "its removal", MINUTE, being_removed=True):
+        assert recovery.unremoved() == []
+    removing()
+    assert recovery.unremoved() == [], "a worker may just have taken it"
+    Environment.objects.update(busy_with="its removal", busy_until=timezone.now() - MINUTE)
+    assert recovery.unremoved() == [environment.pk], "that worker has died"

@@ -10,9 +10,20 @@ from dataclasses import replace
 
 import docker
 import pytest
+import requests
+import urllib3
 
-from instances.runtimes.base import NAMESPACE_LABEL, ContainerSpec, File, Image, ImageMissing
-from instances.runtimes.docker import base_images, container_config, debian
+from instances.runtimes.base import (
+    NAMESPACE_LABEL,
+    ContainerSpec,
+    File,
+    Image,
+    ImageMissing,
+    ServerSpec,
+    ServerUnreachable,
+)
+from instances.runtimes.docker import base_images, container_config, debian, leftovers
+from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.hijacked import Conversation
 from instances.runtimes.docker.ownership import our_container, our_image
 from instances.runtimes.docker.streams import DeadlinePassed, Lines, watched
@@ -379,3 +390,46 @@ class TestEnsureBase:
     )
     def test_these_have_none(self, reference):
         assert base_images.recipe_for(reference) is None
+
+
+class Dying:
+    """An engine that goes away during a build, and is back after a while."""
+
+    def __init__(self, absent: int) -> None:
+        self.name, self.absent = "this machine", absent
+        self.left = [{"Id": "layer", "State": "created"}]
+        self.api = self
+
+    translated = Engine.translated
+
+    def containers(self, **_):
+        self.absent -= 1
+        if self.absent >= 0:
+            raise requests.exceptions.ConnectionError("gone")
+        return list(self.left)
+
+    def remove_container(self, identity, **_):
+        self.left.clear()
+
+    def images(self, **_):
+        return []
+
+
+class TestDeathOfTheEngine:
+    def test_a_stream_that_breaks_off_is_no_bug(self):
+        with (
+            pytest.raises(ServerUnreachable, match="does not answer"),
+            Engine(ServerSpec("this machine")).translated("build"),
+        ):
+            raise urllib3.exceptions.ProtocolError("Connection broken")
+
+    def test_what_its_build_has_left_goes_once_it_is_back(self):
+        engine = Dying(absent=3)
+        with pytest.raises(ServerUnreachable), leftovers.swept(engine, "ocore"):
+            raise ServerUnreachable("gone")
+        assert not engine.left
+
+    def test_one_that_stays_away_is_not_waited_for(self, monkeypatch):
+        monkeypatch.setattr(leftovers, "ENDING_SECONDS", 0.1)
+        with pytest.raises(ServerUnreachable, match="first"), leftovers.swept(Dying(absent=1000), "ocore"):
+            raise ServerUnreachable("first")

@@ -256,6 +256,22 @@ def test_a_server_that_goes_away_during_a_rollback_is_waited_for_and_needs_nobod
     assert not Door.objects.exists()
 
 
+def test_where_the_engine_went_away_nothing_is_put_back_beside_what_still_works_there(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    """Containers outlive their engine, and with them what it was asked to run in them."""
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.raised["databases.clone"] = ServerUnreachable("The server does not answer.")
+    faults.calls.clear()
+
+    assert deploy().status == Status.ROLLED_BACK
+
+    calls = [call.partition(" ")[0] for call in faults.calls]
+    undone = calls.index("databases.drop")
+    assert {"databases.end_work", "filestores.end_work"} <= set(calls[:undone])
+
+
 def test_a_database_that_is_locked_for_a_moment_when_a_build_ends_fails_nothing(
     deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from ocore.machine.processes import Process, end, end_alone, family
 from ocore.machine.programs import portal_programs
 from ocore.machine.progress import Progress
 
+QUIET = Progress(io.StringIO().write)
 FORKER = """
 import os, sys, time
 if os.fork() == 0:
@@ -208,7 +209,9 @@ def test_a_daemon_that_ends_at_once_is_explained_without_waiting(tmp_path, monke
     assert time.monotonic() - began < 5
 
 
-def test_a_started_daemon_is_remembered_and_gets_none_of_our_secrets(tmp_path, monkeypatch):
+@pytest.fixture
+def our_engine(tmp_path, monkeypatch):
+    """A dockerd that oCore has started; its folder."""
     script = tmp_path / "dockerd"
     script.write_text("#!/bin/sh\nenv; echo up; exec sleep 60\n")
     script.chmod(0o755)
@@ -216,19 +219,78 @@ def test_a_started_daemon_is_remembered_and_gets_none_of_our_secrets(tmp_path, m
     monkeypatch.setenv("DJANGO_SECRET_KEY", "hunter2")
     monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
     monkeypatch.setattr(daemons, "_accepts", lambda path: True)
-    log = tmp_path / "engine" / "dockerd.log"
-    daemons.start(tmp_path / "engine", Progress(io.StringIO().write), answers=lambda: "up" in log.read_text())
-    assert "hunter2" not in log.read_text()
-    (started,) = daemons.started(tmp_path / "engine")
-    daemons.stop(tmp_path / "engine", patience=5)
+    folder = tmp_path / "engine"
+    log = folder / "dockerd.log"
+    monkeypatch.setattr(engine, "_answers", lambda: "up" in log.read_text())
+    daemons.start(folder, QUIET, answers=engine._answers)
+    yield folder
+    daemons.stop(folder, patience=5)
+
+
+def test_a_started_daemon_is_remembered_and_gets_none_of_our_secrets(our_engine):
+    assert "hunter2" not in (our_engine / "dockerd.log").read_text()
+    (started,) = daemons.started(our_engine)
+    daemons.stop(our_engine, patience=5)
     assert not started.alive
-    assert daemons.started(tmp_path / "engine") == []
+    assert daemons.started(our_engine) == []
+
+
+def kill_engine(folder):
+    (daemon,) = daemons.started(folder)
+    os.kill(daemon.pid, signal.SIGKILL)
+    while daemon.alive:
+        time.sleep(0.01)
+    return daemon
+
+
+def test_an_engine_of_ours_that_died_is_started_again(our_engine):
+    said = io.StringIO()
+    guard = engine.Guard(our_engine)
+    guard.look(Progress(said.write))
+    assert said.getvalue() == ""
+    dead = kill_engine(our_engine)
+
+    guard.look(Progress(said.write))
+
+    (daemon,) = daemons.started(our_engine)
+    assert daemon != dead
+    assert "started again: dockerd" in said.getvalue()
+
+
+def test_an_engine_that_was_stopped_stays_stopped(our_engine):
+    daemons.stop(our_engine, patience=5)
+    engine.Guard(our_engine).look(QUIET)
+    assert daemons.started(our_engine) == []
+
+
+def test_an_engine_that_somebody_else_has_started_since_is_theirs(our_engine, monkeypatch):
+    kill_engine(our_engine)
+    monkeypatch.setattr(daemons, "_runs_already", lambda: True)
+    guard = engine.Guard(our_engine)
+    guard.look(QUIET)
+    monkeypatch.setattr(daemons, "_runs_already", lambda: False)
+    guard.look(QUIET)
+    assert daemons.started(our_engine) == []
+
+
+def test_an_engine_that_does_not_start_is_tried_again_after_a_pause(our_engine, tmp_path, monkeypatch):
+    kill_engine(our_engine)
+    (tmp_path / "dockerd").write_text("#!/bin/sh\necho no space left on device; exit 1\n")
+    said = io.StringIO()
+    guard = engine.Guard(our_engine)
+    guard.look(Progress(said.write))
+    guard.look(Progress(said.write))
+    assert said.getvalue().count("the disk is full") == 1
+    (tmp_path / "dockerd").write_text("#!/bin/sh\necho up; exec sleep 60\n")
+    monkeypatch.setattr(guard, "_due", 0.0)
+    guard.look(Progress(said.write))
+    assert len(daemons.started(our_engine)) == 1
 
 
 def test_a_pid_file_that_names_somebody_else_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
     (tmp_path / "docker.pid").write_text(str(os.getpid()))
-    daemons._remove_stale_pid_file()
+    assert not daemons._runs_already()
     assert not (tmp_path / "docker.pid").exists()
 
 
@@ -289,3 +351,15 @@ def test_a_taken_address_is_said_before_anything_starts():
             pytest.raises(web.WebUnavailable, match="Address already in use"),
         ):
             web.refuse_taken_address()
+
+
+def test_a_containerd_that_dies_while_dockerd_starts_is_started_too(our_engine, monkeypatch):
+    """dockerd waits for it, and whoever waited for dockerd alone would wait in vain."""
+    kill_engine(our_engine)
+    (our_engine.parent / "containerd").write_text("#!/bin/sh\nexec sleep 60\n")
+    (our_engine.parent / "containerd").chmod(0o755)
+    alive = iter([True, False])
+    monkeypatch.setattr(daemons, "_accepts", lambda path: next(alive, True))
+    monkeypatch.setattr(engine, "_answers", lambda: len(daemons.started(our_engine)) == 2)
+    engine.Guard(our_engine).look(QUIET)
+    assert len(daemons.started(our_engine)) == 2

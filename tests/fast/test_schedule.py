@@ -18,8 +18,9 @@ from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.runtimes.simulated import Faults
 from projects.models import Environment, Server
 from tests import factories
-from tests.acme import ADA
+from tests.acme import ADA, addon
 from tests.conftest import Queues
+from tests.git_remote import GitRemote
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -100,6 +101,38 @@ def test_the_next_builds_as_soon_as_a_build_has_ended(
     pipeline.run(first.pk)
 
     assert seen[0] == second.pk, "admitted while the first was being deployed"
+
+
+def test_who_would_only_wait_for_another_s_build_stays_in_the_line_until_that_has_ended(
+    production: Environment, remote: GitRemote, queues: Queues, faults: Faults
+) -> None:
+    """Two environments of one branch are pushed at once: no worker waits for the other's image."""
+    staging = factories.environment(name="Staging", slug="staging", kind="staging", server=production.server)
+    other = factories.environment(name="Next", slug="next", kind="staging", server=production.server, branch="next")
+    sha = remote.commit("Second", addon("1.1"))
+    first, second, third = (
+        services.request_deployment(one, Trigger.PUSH, ADA, ref=ref, commit=commit)
+        for one, ref, commit in ((production, "main", sha), (staging, "main", sha), (other, "next", "f" * 40))
+    )
+    assert admitted() == [first.pk, third.pk]
+    assert why_waiting(second) == f"Waits for the image that #{first.pk} is building."
+    services.cancel(third, ADA)
+    seen: list[int] = []
+    faults.raised["containers.create"] = lambda *_: seen.extend(admitted())
+
+    pipeline.run(first.pk)
+
+    assert seen[0] == second.pk, "admitted while the first was being deployed"
+    pipeline.run(second.pk)
+    assert len([call for call in faults.calls if call.startswith("images.build")]) == 1
+
+
+def test_who_goes_back_to_an_image_waits_for_nobody_s_build(production: Environment, queues: Queues) -> None:
+    staging = factories.environment(name="Staging", slug="staging", kind="staging", server=production.server)
+    first = request(production)
+    back = services.request_deployment(staging, Trigger.ROLLBACK, ADA, rollback_to=first)
+
+    assert admitted() == [first.pk, back.pk]
 
 
 def test_a_deployment_says_what_it_waits_for(environments: Iterator[Environment], server: Server) -> None:

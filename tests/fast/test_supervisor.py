@@ -11,6 +11,7 @@ import pytest
 
 from ocore.machine import supervisor as module
 from ocore.machine.child import MOST_FAILURES, ProgramKeepsEnding
+from ocore.machine.engine import Guard
 from ocore.machine.processes import Process
 from ocore.machine.programs import Program
 from ocore.machine.progress import Progress
@@ -216,3 +217,12 @@ def test_programs_that_a_killed_supervisor_left_are_ended_by_make_down(tmp_path,
     elsewhere.wait()
     assert stop_running(QUIET, state_dir=tmp_path)
     assert not orphan.alive
+
+
+def test_an_engine_that_ocore_started_and_that_dies_is_seen_to_while_the_portal_runs(tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(module, "GUARD_SECONDS", 0.01)
+    monkeypatch.setattr(Guard, "look", lambda self, progress: looks.append(self._folder))
+    with Supervisor(QUIET, [SLEEPER], state_dir=tmp_path):
+        eventually(lambda: len(looks) > 2)
+    assert set(looks) == {tmp_path / "engine"}

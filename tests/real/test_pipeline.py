@@ -296,6 +296,32 @@ def test_a_push_that_does_not_build_changes_nothing(
     assert writer.failed == []
 
 
+def test_python_that_the_images_python_cannot_read_changes_nothing(
+    deploy: Callable[..., Deployment], production: Environment, remote: GitRemote, writer: Writer
+) -> None:
+    before = live(production)
+    remote.commit("Typing error", {CONTROLLER: "def count(:\n", "requirements.txt": None})
+
+    broken = deploy()
+
+    assert broken.status == Status.FAILED, log_of(broken)
+    assert "acme_notes/controllers/main.py has a syntax error in line 1" in broken.error
+    assert [step.kind for step in broken.steps.all()] == [StepKind.BUILD]
+    still_serves(production, before, writer)
+    assert writer.failed == []
+
+
+def test_python_that_only_the_images_python_can_read_is_built(
+    deploy: Callable[..., Deployment], production: Environment, remote: GitRemote
+) -> None:
+    newer = files()[CONTROLLER] + "\n\ntype Titles = list[str]\n"  # Python 3.12's; the portal may run on 3.11
+    remote.commit("Newer Python", {CONTROLLER: newer})
+
+    built = deploy()
+
+    assert built.status == Status.SUCCEEDED, log_of(built)
+
+
 def test_a_manifest_that_cannot_be_read_is_named(
     deploy: Callable[..., Deployment], production: Environment, remote: GitRemote, writer: Writer
 ) -> None:

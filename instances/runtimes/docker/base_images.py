@@ -167,7 +167,7 @@ def _pull(images: "DockerImages", reference: str, log: Log) -> str | None:
         return f"The registry {error}."
     except APIError as error:
         return explanation(error)
-    except (DockerException, *NO_ANSWER, requests.exceptions.ChunkedEncodingError) as error:
+    except (DockerException, *NO_ANSWER) as error:
         return str(error)
     return None
 

@@ -9,13 +9,19 @@ from typing import Any
 
 import docker
 import requests
+import urllib3
 from docker.errors import APIError, DockerException
 
 from instances.runtimes.base import RunFailed, ServerSpec, ServerUnreachable
 
 REQUEST_TIMEOUT = 60
 """Seconds for one ordinary request. What streams has deadlines of its own: see `streams`."""
-NO_ANSWER = (requests.exceptions.Timeout, requests.exceptions.ConnectionError)
+NO_ANSWER = (
+    requests.exceptions.Timeout,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,  # in the middle of what it streams, the SDK reads past requests
+)
 
 
 class Engine:

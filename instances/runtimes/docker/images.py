@@ -106,7 +106,7 @@ class DockerImages:
             raise BuildFailed(f"The build of {reference} {error} and was stopped.", detail=_last(tail)) from error
         except APIError as error:
             raise BuildFailed(f"The image {reference} could not be built.", detail=explanation(error)) from error
-        except (DockerException, *NO_ANSWER, requests.exceptions.ChunkedEncodingError) as error:
+        except (DockerException, *NO_ANSWER) as error:
             raise ServerUnreachable(
                 f"The engine of {self.engine.name} went away while {reference} was being built.", detail=str(error)
             ) from error
@@ -161,6 +161,9 @@ class DockerImages:
                 self.engine.api.remove_image(reference)
             except ImageNotFound:
                 return
+
+    def tidy(self) -> None:
+        leftovers.sweep_if_alone(self.engine, self.spec.namespace, leftovers.ENDING_SECONDS)
 
     def discard(self, identity: str) -> None:
         """An image that lost its name, unless something still stands on it."""

@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from docker.errors import APIError
 
+from instances.runtimes.base import ServerUnreachable
 from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.ownership import LAYER_LABEL
 from ocore import waiting
@@ -27,16 +28,33 @@ ENDING_SECONDS = 5.0
 def swept(engine: Engine, namespace: str) -> Iterator[None]:
     """Around a build. Afterwards, unless another build of this machine is at work, which may stand on the same layers,
     nothing is left of it and of those that were killed before; else whoever ends last does that."""
-    lock = Path(settings.STATE_DIR) / "locks" / f"builds-{namespace}.lock"
     built = False
     try:
-        with shared_lock(lock):
+        with shared_lock(_lock(namespace)):
             yield
         built = True
     finally:
-        with waiting.undisturbed(), lock_if_free(lock) as alone, contextlib.suppress(ExpectedError):
-            if alone:
-                sweep(engine, namespace, patience=0 if built else ENDING_SECONDS)
+        with waiting.undisturbed(), contextlib.suppress(ExpectedError):
+            sweep_if_alone(engine, namespace, patience=0 if built else ENDING_SECONDS)
+
+
+def sweep_if_alone(engine: Engine, namespace: str, patience: float = 0) -> None:
+    """As `sweep`, unless a build of this machine is at work. `patience` is also for an engine that is being started."""
+    deadline = time.monotonic() + patience
+    with lock_if_free(_lock(namespace)) as alone:
+        while alone:
+            left = deadline - time.monotonic()
+            try:
+                sweep(engine, namespace, max(left, 0))
+                return
+            except ServerUnreachable:
+                if left <= 0:
+                    raise
+                time.sleep(0.2)
+
+
+def _lock(namespace: str) -> Path:
+    return Path(settings.STATE_DIR) / "locks" / f"builds-{namespace}.lock"
 
 
 def sweep(engine: Engine, namespace: str, patience: float = 0) -> None:
