@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.color import no_style
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Where these tests run alone, their folders lie in memory: many small files, and git waits for the disk."""
     if all("tests/fast" in argument for argument in config.args) and _can_be_used(IN_MEMORY):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
+        settings.OCORE_FILE_REPOSITORIES.append(IN_MEMORY)
 
 
 def _can_be_used(folder: str) -> bool:
