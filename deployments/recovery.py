@@ -9,13 +9,14 @@ from deployments import control, queues, schedule
 from deployments.models import Deployment, Snapshot
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
-from instances import doors
+from instances import doors, incidents
 from ocore.machine.processes import is_dead
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 REMOVAL = timedelta(seconds=20)
 """Longer than a worker takes from the queue to the claim."""
+UNTIDY = timedelta(minutes=5)
 DUMP = timedelta(minutes=15)
 """After which the job is taken for lost; one that was only slow finds the dump made."""
 
@@ -30,6 +31,8 @@ def reconcile() -> None:
         queues.enqueue_dump(pk)
     for pk in unremoved():
         queues.enqueue_removal(pk)
+    for pk in untidied():
+        queues.enqueue_sweep(pk)
     schedule.hand_out_everywhere()
     control.heal()
 
@@ -40,6 +43,15 @@ def undumped() -> list[int]:
     waiting = Snapshot.objects.filter(state=Snapshot.State.READY, dump_path="", dump_problem="")
     lost = waiting.filter(deployment__status=Status.SUCCEEDED, deployment__finished_at__range=(over - DUMP, over))
     return list(lost.values_list("deployment", flat=True))
+
+
+def untidied() -> list[int]:
+    """Servers on which a rollback has just left a copy that could not be removed then: a while later it may be. After
+    that it goes with the hourly sweep."""
+    lately = timezone.now() - UNTIDY
+    left = Snapshot.objects.filter(state=Snapshot.State.REMOVING, deployment__finished_at__gt=lately)
+    left = left.exclude(environment__server__in=incidents.engines_down())
+    return list(left.order_by().values_list("environment__server", flat=True).distinct())
 
 
 def unremoved() -> list[int]:

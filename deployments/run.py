@@ -12,6 +12,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from deployments import at_work, schedule
+from deployments.ahead import Ahead
 from deployments.configuration import Frozen, freeze, thaw
 from deployments.deadlines import StepClock, TookTooLong
 from deployments.fence import fenced
@@ -19,7 +20,7 @@ from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
 from instances.models import Instance
-from instances.odoo.plan import Basis, Plan
+from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore import waiting
@@ -62,8 +63,7 @@ class Run:
         self.goes_on = False
         """What was begun on the server before may still be going on there."""
         self.plan: Plan | None = None
-        self.basis: Basis | None = None
-        """What the plan is made from, where somebody has read it ahead."""
+        self.ahead = Ahead()
         self._state = self._row().order_by().values_list("status", "cancelled_by")
         """Made once: it is asked before every side effect."""
         self._checked = 0.0

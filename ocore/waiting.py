@@ -113,6 +113,11 @@ def aside(act: Callable[[], T]) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="ocore-aside").start()
+    return result_of(future)
+
+
+def result_of(future: Future[T]) -> T:
+    """What another thread gives, or raises; this one can be called away meanwhile."""
     while True:
         try:
             return future.result(timeout=PULSE_SECONDS)

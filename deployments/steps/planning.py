@@ -1,6 +1,5 @@
 """What a deployment will do to the database, decided while everything still runs."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +14,7 @@ from instances.odoo import queries
 from instances.odoo.plan import Basis, Plan
 from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
-from ocore.errors import ExpectedError
 from projects.inheritance import Strategy
-
-logger = logging.getLogger(__name__)
 
 
 class ModulesMissing(Refused):
@@ -39,15 +35,6 @@ def plan(run: Run) -> Plan:
     return run.plan
 
 
-def read_ahead(run: Run) -> None:
-    """While the image is being built: what `plan` will ask the database, so that nothing waits for it later. What
-    changes meanwhile `plan_again` finds; what can't be read now `plan` says."""
-    try:
-        run.basis = _read(run, _database(run))
-    except ExpectedError as error:
-        logger.info("%s reads its database later: %s", run.deployment, error.message)
-
-
 def plan_again(run: Run, copy: str) -> None:
     """From the copy that was taken behind the closed door, before anything is changed: made anew if somebody installed,
     updated or removed a module in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as
@@ -62,7 +49,12 @@ def plan_again(run: Run, copy: str) -> None:
 def _plan(run: Run) -> Plan:
     """Raises `ModulesMissing`, `OtherVersion` and what `plan_update` raises: nothing has been touched then."""
     _refuse_other_version(run)
-    return _decide(run, *(run.basis or _read(run, _database(run))))
+    return _decide(run, *(run.ahead.basis or read(run)))
+
+
+def read(run: Run) -> Basis:
+    """What the plan is made from. What changes afterwards, `plan_again` finds."""
+    return _read(run, _database(run))
 
 
 def _read(run: Run, database: str) -> Basis:

@@ -64,7 +64,7 @@ def perform(stage: Stage) -> str:
     run.check()
     old = [instance for instance in run.instances if instance.container]
     with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
-        doors.ensure_routes(environment.server, runtime, stage.log)
+        doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
     if not old:
         runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 BACK_SECONDS = 30.0
 GUARD = """
-import django, sys, time
+import django, os, sys, time
+parent = os.getppid()
 django.setup()
 from pathlib import Path
 from ocore.machine.engine import Guard
 from ocore.machine.progress import Progress
 guard = Guard(Path(sys.argv[1]))
-while True:
+while os.getppid() == parent:  # it ends with the test
     guard.look(Progress())
     time.sleep(0.5)
 """

@@ -44,6 +44,7 @@ def attempt(portal: Portal, seed: int, tally: Tally, say: Say) -> None:
         line = f"make chaos RANDOM=1 N=1 SEED={seed}"
         tally.failures.append(f"seed {seed}: {what}:\n{error}\n    {line}")
         say(f"{tally.runs:4} BROKEN {tally.failures[-1]}")
+        world.remove_leftovers()
         return
     say(f"{tally.runs:4} seed {seed}: {what}: {ended} {took:.1f} s after it was back, {time.monotonic() - began:.1f} s")
 

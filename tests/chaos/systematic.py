@@ -183,6 +183,7 @@ def _mend(world: World) -> None:
     Deployment.objects.filter(environment=world.environment, status=Status.QUEUED).delete()
     world.commit_update()
     Incident.objects.all().delete()
+    world.remove_leftovers()
     services.request_deployment(world.environment, "manual", CHAOS, forced=True)  # type: ignore[arg-type]
     world.settle(keeping=True)
     world.tidy()

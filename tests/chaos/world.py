@@ -382,6 +382,13 @@ class World:
         left = [one.name for one in builds.iterdir()] if builds.is_dir() else []
         hold(not left, f"folders of builds {left}")
 
+    def remove_leftovers(self) -> None:
+        """After a failure, so that the next is another one."""
+        kept = {f"{settings.OCORE_NAMESPACE}-{part}" for part in ("edge", "postgres")}
+        kept |= set(Instance.objects.values_list("container", flat=True))
+        for name in self.outside.containers().keys() - kept:
+            self.outside.api.remove_container(name, force=True)
+
     def tidy(self) -> None:
         """Be the retention: only the newest snapshots stay."""
         runtime = runtime_for(self.environment.server)

@@ -311,8 +311,8 @@ def test_the_repositorys_own_dockerfile_is_not_used(tree):
     assert (plan.context / "Dockerfile").read_text().splitlines() == [
         "FROM odoo:19.0",
         "USER root",
-        "COPY addons /opt/ocore/addons",
         "USER odoo",
+        "COPY addons /opt/ocore/addons",
     ]
     assert sorted(path.name for path in plan.context.iterdir()) == ["Dockerfile", "addons"]
 

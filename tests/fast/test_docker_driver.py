@@ -24,6 +24,7 @@ from instances.runtimes.base import (
 )
 from instances.runtimes.docker import base_images, container_config, debian, leftovers
 from instances.runtimes.docker.client import Engine
+from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.hijacked import Conversation
 from instances.runtimes.docker.ownership import our_container, our_image
 from instances.runtimes.docker.streams import DeadlinePassed, Lines, watched
@@ -428,6 +429,20 @@ class TestDeathOfTheEngine:
         with pytest.raises(ServerUnreachable), leftovers.swept(engine, "ocore"):
             raise ServerUnreachable("gone")
         assert not engine.left
+
+    def test_a_helper_that_had_done_its_work_is_removed_once_it_is_back(self, monkeypatch):
+        containers = DockerContainers(ServerSpec("this machine"), Engine(ServerSpec("this machine")))
+        answers = iter([ServerUnreachable("gone"), ServerUnreachable("gone"), None])
+        asked = []
+
+        def remove(name):
+            asked.append(name)
+            if error := next(answers):
+                raise error
+
+        monkeypatch.setattr(containers, "remove", remove)
+        containers._remove_once_back("helper")
+        assert asked == ["helper"] * 3
 
     def test_one_that_stays_away_is_not_waited_for(self, monkeypatch):
         monkeypatch.setattr(leftovers, "ENDING_SECONDS", 0.1)

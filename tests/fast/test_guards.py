@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from deployments import control, forget, pipeline, recovery, removal, schedule, services
 from deployments.bring_back import bring_back
-from deployments.models import Deployment
+from deployments.models import Deployment, Snapshot
 from deployments.services import NotPossible, Who
 from deployments.states import Status, StepKind, Trigger
 from deployments.worker import abandon
@@ -270,6 +270,29 @@ def test_where_the_engine_went_away_nothing_is_put_back_beside_what_still_works_
     calls = [call.partition(" ")[0] for call in faults.calls]
     undone = calls.index("databases.drop")
     assert {"databases.end_work", "filestores.end_work"} <= set(calls[:undone])
+
+
+def test_a_copy_that_a_rollback_could_not_remove_goes_once_it_can(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.raised["containers.run"] = RunFailed("The update failed.")
+    faults.raised["filestores.discard"] = ServerUnreachable("The server does not answer.")
+    assert deploy().status == Status.ROLLED_BACK
+    assert Snapshot.objects.get().state == Snapshot.State.REMOVING
+    faults.clear()
+
+    recovery.reconcile()
+    queues.run_all()
+
+    assert Snapshot.objects.get().state == Snapshot.State.GONE
+    recovery.reconcile()
+    assert not queues.jobs["slow"]
+    Snapshot.objects.update(state=Snapshot.State.REMOVING)
+    Deployment.objects.update(finished_at=timezone.now() - timedelta(hours=1))
+    recovery.reconcile()
+    assert not queues.jobs["slow"], "not every ten seconds for ever"
 
 
 def test_a_database_that_is_locked_for_a_moment_when_a_build_ends_fails_nothing(

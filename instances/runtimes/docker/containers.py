@@ -29,6 +29,8 @@ from instances.runtimes.docker.streams import DeadlinePassed, Lines
 
 REMOVAL_SECONDS = 30
 APPEARING_SECONDS = 5
+BACK_SECONDS = 10
+"""So long an engine that died is waited for before what it ran is left to whoever looks next."""
 NEVER_STARTED_BY_US = frozenset({"paused", "restarting"})
 """The engine takes these for running ones, and removes them by force only."""
 
@@ -199,7 +201,20 @@ class DockerContainers(DockerStores):
             ) from error
         finally:
             with contextlib.suppress(ServerUnreachable):
-                self.remove(spec.name)
+                self._remove_once_back(spec.name)
+
+    def _remove_once_back(self, name: str) -> None:
+        """Where all went well before the engine went away, nobody would look for it any more."""
+        deadline = time.monotonic() + BACK_SECONDS
+        while True:
+            try:
+                self.remove(name)
+            except ServerUnreachable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def _exit_code(self, name: str, deadline: float, log: Log) -> int:
         """Its output has ended; so has it, unless the engine itself was restarted meanwhile."""
