@@ -27,7 +27,6 @@ from tests.acme import ADA, addon
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
 
-
 IN_MEMORY = "/dev/shm"
 ROOM_BYTES = 1024**3
 
