@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from deployments import at_work, schedule
+from deployments import at_work, schedule, serving
 from deployments.ahead import Ahead
 from deployments.configuration import Frozen, freeze, thaw
 from deployments.deadlines import StepClock, TookTooLong
@@ -22,7 +22,7 @@ from deployments.states import UNDERWAY, Status, StepKind
 from instances.models import Instance
 from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Runtime
+from instances.runtimes.base import ContainerSpec, Runtime
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.machine.processes import is_dead, kill_named, own_name
@@ -64,6 +64,7 @@ class Run:
         """What was begun on the server before may still be going on there."""
         self.plan: Plan | None = None
         self.ahead = Ahead()
+        self._update: tuple[Plan, ContainerSpec] | None = None
         self._state = self._row().order_by().values_list("status", "cancelled_by")
         """Made once: it is asked before every side effect."""
         self._checked = 0.0
@@ -168,6 +169,21 @@ class Run:
     def instances(self) -> list[Instance]:
         """Those that there were at the start; one added since is the next deployment's."""
         return list(self.environment.instances.filter(slug__in=self.config.instances).order_by("pk"))
+
+    @cached_property
+    def serving(self) -> list[ContainerSpec]:
+        """Made once: each holds a password that nobody knows, so another would be another container."""
+        return serving.containers(self.deployment, self.config, self.instances, self.runtime)
+
+    @property
+    def update(self) -> ContainerSpec | None:
+        """What brings the database up to the new code as planned; made once, as `serving`."""
+        plan = self.plan
+        if plan is None or not plan.changes_database:
+            return None
+        if self._update is None or self._update[0] != plan:
+            self._update = plan, serving.update(self.deployment, self.config, plan, self.runtime)
+        return self._update[1]
 
     @property
     def secrets(self) -> list[str]:

@@ -1,4 +1,5 @@
-"""The containers that serve a deployment: the deploy step makes them, and the keeper makes one anew that is gone."""
+"""The containers of a deployment: those that serve it, of which the keeper makes one anew that is gone, and the one
+that updates its database before."""
 
 from collections.abc import Sequence
 
@@ -6,6 +7,8 @@ from deployments.configuration import Frozen
 from deployments.models import Deployment
 from instances import processes
 from instances.models import Instance
+from instances.odoo import commands
+from instances.odoo.plan import Plan
 from instances.runtimes.base import ContainerSpec, Runtime
 
 
@@ -25,3 +28,20 @@ def containers(
         )
         for position, instance in enumerate(instances)
     ]
+
+
+def update_name(deployment: Deployment) -> str:
+    return processes.one_shot_name(deployment.environment, "update", deployment.pk)
+
+
+def update(deployment: Deployment, config: Frozen, plan: Plan, runtime: Runtime) -> ContainerSpec:
+    return processes.one_shot(
+        deployment.environment,
+        deployment.pk,
+        "update",
+        deployment.image,
+        commands.change(update=plan.update, install=plan.install),
+        config.environment,
+        runtime,
+        addons=bool(deployment.addons),
+    )

@@ -182,11 +182,13 @@ class DockerContainers(DockerStores):
             time.sleep(0.1)
 
     def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
-        """As `Containers.run`. What an interrupted run left under that name goes first. While it is silent, `log` gets
-        an empty text every second, so that it can stop it."""
+        """As `Containers.run`. What an interrupted run left under that name goes first; what was only created, `create`
+        judges. While it is silent, `log` gets an empty text every second, so that it can stop it."""
         deadline = time.monotonic() + timeout
         lines = Lines(log)
-        self.remove(spec.name)
+        present = self._owned(spec.name)
+        if present and present.state != "created":
+            self.remove(spec.name)
         try:
             self.create(replace(spec, restart=False))
             with Conversation.attached(self.engine, spec.name) as conversation:
