@@ -112,16 +112,13 @@ def recover(pk: int) -> Deployment:
 def _tidy_after_the_dead(held: Run) -> None:
     """What it has left beside its steps; what can't be removed now is in nobody's way."""
     build.forget(held.deployment.pk)
-    try:
-        held.runtime.containers.remove(serving.look_name(held.deployment))
-    except ExpectedError as error:
-        logger.warning("%s is left over: %s", serving.look_name(held.deployment), error)
     server = held.environment.server
     others = partial(underway_on, clusters.sharing(server), besides=held.deployment.pk)
     runtime = runtime_for(server)
     for what, act in (
         ("a template", partial(templates.forget_drafts, runtime, logger.info, others)),
         ("a build", runtime.images.tidy),
+        ("a look at its code", partial(runtime.containers.remove, serving.look_name(held.deployment))),
     ):
         try:
             act()
