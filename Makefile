@@ -26,7 +26,7 @@ test: lint prepare-tests test-fast ## Run all tests, with real Docker, PostgreSQ
 	@$(TEST_ENV) $(VENV)/bin/python -m pytest --ignore=tests/fast
 
 test-fast: venv-dev ## Run the tests that need no Docker, Redis or root (under a minute on 2 cores)
-	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto --dist worksteal -o tmp_path_retention_policy=failed
+	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto --dist worksteal --timeout 60 -o tmp_path_retention_policy=failed
 
 lint: venv-dev ## Check style and types
 	@echo "ruff check" && $(VENV)/bin/ruff check .

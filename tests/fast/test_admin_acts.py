@@ -21,7 +21,7 @@ from instances.runtimes.base import ServerUnreachable
 from projects.models import Environment, Project, Server
 from tests import factories
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
