@@ -18,6 +18,7 @@ from deployments.states import Status, StepStatus
 from deployments.steps.health_check import serving_containers
 from instances import doors
 from instances.models import Instance
+from instances.runtimes.base import ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
 
@@ -77,7 +78,8 @@ def _look_from_outside(run: Run) -> str:
 
 
 def _remove_the_old(stage: Stage, serving: Set[str]) -> None:
-    """Every other Odoo of the environment. One that can't be removed now is swept at the next deployment."""
+    """Every other Odoo of the environment. One that can't be removed now is swept at the next deployment; where the
+    server doesn't answer, the reconciler completes it."""
     run = stage.run
     try:
         own = {"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"}
@@ -85,6 +87,8 @@ def _remove_the_old(stage: Stage, serving: Set[str]) -> None:
             if found.name not in serving:
                 run.runtime.containers.remove(found.name)
                 stage.write(f"Removed {found.name}")
+    except ServerUnreachable:
+        raise
     except ExpectedError as error:
         stage.write(f"An old container could not be removed: {error.message}")
 

@@ -152,17 +152,19 @@ class Points:
             journal.write(json.dumps([key, round(seconds, 4)]) + "\n")
 
 
-def recorded(journal: Path, *, rows: bool = True) -> list[Crash]:
+def recorded(journal: Path, *, own: bool = True) -> list[Crash]:
     """Every point of a recorded run: before each, and for what reaches out of the process also in its middle and
-    after it. What comes after a row's write is what comes before the next."""
+    after it. What comes after a row's write is what comes before the next; and for a victim that is not this process
+    (`own`), rows are nothing, and what comes after a verb is what comes before the next."""
     crashes = []
     for line in journal.read_text().splitlines():
         key, seconds = json.loads(line)
-        if key.startswith("rows.") and not rows:
+        if key.startswith("rows.") and not own:
             continue
         crashes.append(Crash(f"{key}:before"))
         if not key.startswith("rows."):
             if seconds >= WORTH_A_MIDDLE:
                 crashes.append(Crash(f"{key}:during", seconds))
-            crashes.append(Crash(f"{key}:after"))
+            if own:
+                crashes.append(Crash(f"{key}:after"))
     return crashes

@@ -18,6 +18,7 @@ import docker
 from instances.runtimes.base import NAMESPACE_LABEL
 
 LOGIN = "/web/login"
+PSQL_SECONDS = 15.0
 
 
 class Broken(AssertionError):
@@ -58,6 +59,17 @@ class Outside:
         return seen
 
     def psql(self, database: str, sql: str) -> list[str]:
+        """What PostgreSQL says once it answers: it may just be recovering."""
+        deadline = time.monotonic() + PSQL_SECONDS
+        while True:
+            try:
+                return self._psql(database, sql)
+            except Broken:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
+
+    def _psql(self, database: str, sql: str) -> list[str]:
         argv = ["sh", "-c", 'exec $(ls /usr/lib/postgresql/*/bin/psql | tail -1) -XAtq -d "$0" -c "$1"', database, sql]
         identity = self.api.exec_create(f"{self.namespace}-postgres", argv)["Id"]
         said = self.api.exec_start(identity).decode()

@@ -43,7 +43,7 @@ def points_of(world: World, scenario: Scenario | Errand) -> list[Crash]:
     journal = world.folder / f"{scenario.name}.journal"
     journal.unlink(missing_ok=True)
     _play(world, scenario, None, journal)
-    return recorded(journal, rows=not scenario.victim)
+    return recorded(journal, own=not scenario.victim)
 
 
 def chosen(points: dict[str, list[Crash]], count: int, seed: int) -> Iterator[tuple[Scenario | Errand, Crash]]:
@@ -83,6 +83,8 @@ def _play(world: World, scenario: Scenario | Errand, crash: Crash | None, journa
     """Whether the crash point was reached."""
     struck = world.folder / "struck"
     struck.unlink(missing_ok=True)
+    # Hundreds of accidents within minutes would be given up, and rightly.
+    Incident.objects.all().delete()
     what: dict[str, Any] = {"crash": crash} if crash else {}
     if crash and scenario.victim:
         what["strike"] = lambda: _strike(world, scenario.victim, struck)

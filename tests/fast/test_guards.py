@@ -386,6 +386,29 @@ def test_an_old_container_that_cannot_be_removed_keeps_nothing_from_going_live(
     assert [one.name for one in containers] == [f"ocore-test-acme-production-main-d{third.pk}"]
 
 
+def test_an_old_container_whose_engine_went_away_over_its_removal_goes_once_it_is_back(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.raised["edge.open"] = lambda *_: faults.raised.update(
+        {"containers.remove": ServerUnreachable("The server does not answer.")}
+    )
+    second = deploy()
+    assert second.switched_at
+    assert not second.final
+    faults.clear()
+    Deployment.objects.filter(pk=second.pk).update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+
+    recovery.reconcile()
+    queues.run_all()
+
+    second.refresh_from_db()
+    assert second.status == Status.SUCCEEDED
+    containers = runtime_for(production.server).containers.list({"io.ocore.role": "odoo"})
+    assert [one.name for one in containers] == [f"ocore-test-acme-production-main-d{second.pk}"]
+
+
 def test_a_job_that_finds_the_environment_busy_does_not_queue_itself_again(
     production: Environment, queues: Queues
 ) -> None:
