@@ -90,9 +90,10 @@ def start_with_systemd(progress: Progress, *, answers: Callable[[], bool]) -> No
 
 def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> list[str]:
     """Of both daemons what doesn't run, with their logs and the record of what was started in `folder`; their names.
-    Where one does not come up, none that was started here stays behind."""
+    Where one does not come up, none that was started here stays behind, nor on record but for what was there before."""
     folder.mkdir(parents=True, exist_ok=True)
     _mount_cgroups(progress)
+    before = _record(folder)
     launched: dict[str, Process] = {}
     try:
         _ensure_containerd(folder, launched, progress)
@@ -109,8 +110,17 @@ def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> l
     except BaseException:
         for process in reversed(launched.values()):
             end_alone(process, patience=10)
+        _take_back(folder, launched, before)
         raise
     return list(launched)
+
+
+def _take_back(folder: Path, launched: Mapping[str, Process], before: Mapping[str, tuple[int, int]]) -> None:
+    """What never ran has not died, and nobody is to start it again. One that had run before is still to be brought
+    back, and one that did not end is still ours to stop."""
+    ended = [name for name, process in launched.items() if not process.alive]
+    record = {name: known for name, known in _record(folder).items() if name not in ended}
+    _write_record(folder, record | {name: before[name] for name in ended if name in before})
 
 
 def _ensure_containerd(folder: Path, launched: dict[str, Process], progress: Progress) -> None:

@@ -287,6 +287,25 @@ def test_an_engine_that_does_not_start_is_tried_again_after_a_pause(our_engine, 
     assert len(daemons.started(our_engine)) == 1
 
 
+def test_an_engine_that_never_started_has_not_died(tmp_path, monkeypatch):
+    script = tmp_path / "dockerd"
+    script.write_text("#!/bin/sh\necho 'mount: operation not permitted'; exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
+    monkeypatch.setattr(daemons, "_accepts", lambda path: True)
+    folder = tmp_path / "engine"
+    with pytest.raises(engine.EngineUnavailable, match="lacks privileges"):
+        daemons.start(folder, QUIET, answers=lambda: False)
+    first = (folder / "dockerd.log").stat().st_ino
+
+    said = io.StringIO()
+    engine.Guard(folder).look(Progress(said.write))
+
+    assert said.getvalue() == ""
+    assert (folder / "dockerd.log").stat().st_ino == first, "it was not tried again"
+
+
 def test_a_pid_file_that_names_somebody_else_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
     (tmp_path / "docker.pid").write_text(str(os.getpid()))
