@@ -357,6 +357,15 @@ def test_a_record_is_whole_or_the_one_before(our_engine, monkeypatch):
     assert (our_engine / "started.json").read_text() == before
 
 
+def test_output_that_nobody_takes_ends_no_work(monkeypatch):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    Progress().say("It goes on.")
+
+
 def test_a_pid_file_that_names_somebody_else_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
     (tmp_path / "docker.pid").write_text(str(os.getpid()))
