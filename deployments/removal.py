@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from deployments import at_work, claims, queues, services
@@ -22,6 +22,7 @@ from instances.processes import labels
 from instances.runtimes import runtime_for
 from instances.runtimes.base import NAMESPACE_LABEL, Runtime, ServerUnreachable
 from ocore.errors import ExpectedError
+from ocore.redaction import redact
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ CLAIM = timedelta(seconds=300)
 """Longer than one act on the server takes."""
 AGAIN = timedelta(seconds=60)
 """After which a server that did not answer is asked again; a question to it may take as long to fail."""
+BUG_ADVICE = "This is a defect of oCore. The traceback is in the log of the worker “slow”; please report it."
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,13 @@ def carry_out(pk: int) -> None:
             _remove(claim)
     except NotPossible as error:
         logger.warning("The removal of environment %s goes on later: %s", pk, error)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        problem = redact(f"{type(error).__name__}: {error}")
+        logger.critical("The removal of environment %s met a bug, a person must look: %s", pk, problem)
+        _stop(pk, f"{problem} {BUG_ADVICE}")
+        raise
 
 
 def _remove(claim: Claim) -> None:

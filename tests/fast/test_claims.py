@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -332,3 +333,25 @@ def test_a_removal_that_something_else_stopped_waits_for_a_person(environment: E
     assert environment.removal_problem == ""
     removal.carry_out(environment.pk)
     assert not Environment.objects.exists()
+
+
+def test_a_removal_that_meets_a_bug_is_loud_and_waits_for_a_person(
+    environment: Environment, faults: Faults, caplog: pytest.LogCaptureFixture
+) -> None:
+    Environment.objects.update(removing_since=timezone.now() - timedelta(seconds=30))
+    faults.raised["databases.drop"] = KeyError("facts")
+    with pytest.raises(KeyError):
+        removal.carry_out(environment.pk)
+
+    environment.refresh_from_db()
+    assert "KeyError: 'facts' This is a defect of oCore" in environment.removal_problem
+    assert "CRITICAL" in caplog.text
+    assert (environment.busy_with, recovery.unremoved()) == ("", [])
+
+
+def test_a_removal_goes_on_after_an_outage_of_the_portals_database(environment: Environment, faults: Faults) -> None:
+    Environment.objects.update(removing_since=timezone.now() - timedelta(seconds=30))
+    faults.raised["databases.drop"] = OperationalError("the database system is shutting down")
+    with pytest.raises(OperationalError):
+        removal.carry_out(environment.pk)
+    assert recovery.unremoved() == [environment.pk]
