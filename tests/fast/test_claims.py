@@ -277,6 +277,12 @@ def test_what_was_asked_by_hand_and_lost_with_redis_is_over_within_seconds(live:
     assert live.state == Instance.State.RESTARTING, "it waits for a worker"
 
     queues.jobs.clear()
+    queues.started.append(f"control_instance-{live.pk}-4711")
+    control.heal()
+    live.refresh_from_db()
+    assert (live.state, live.problem) == (Instance.State.RESTARTING, ""), "a worker has taken it, and claims it next"
+
+    queues.started.clear()
     Instance.objects.update(state_since=timezone.now())
     control.heal()
     live.refresh_from_db()
