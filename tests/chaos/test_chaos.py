@@ -48,7 +48,7 @@ LEASES = (
     ("here", "databases.clone#1:before"),
     ("elsewhere", "containers.run#2:during"),
 )
-OF_THE_ENGINE = ("update-engine-dies containers.run#2:during@1", "update-power-fails databases.clone#1:after")
+OF_THE_ENGINE = ("update-engine-dies containers.run#2:during@0.3", "update-power-fails databases.clone#1:after")
 
 
 @pytest.fixture(scope="module", autouse=True)
