@@ -110,8 +110,8 @@ class Outside:
         # A connection of its own: a child must not use its parent's.
         api = docker.APIClient(timeout=60)
         labelled = {"label": [f"{NAMESPACE_LABEL}={self.namespace}"]}
-        every = names or [one["Id"] for one in api.containers(filters=labelled)]
-        return [pid for name in every if (pid := api.inspect_container(name)["State"]["Pid"])]
+        found = [api.inspect_container(one) for one in names or [one["Id"] for one in api.containers(filters=labelled)]]
+        return [one["State"]["Pid"] for one in found if _runs_in(one["Id"], one["State"]["Pid"])]
 
     def started(self) -> dict[str, str]:
         """When each container's process was started, by its name."""
@@ -153,6 +153,14 @@ class Outside:
         identity = self.api.exec_create(f"{self.namespace}-edge", ["test", "-e", f"/data/doors/{key}"])["Id"]
         self.api.exec_start(identity)
         return not self.api.exec_inspect(identity)["ExitCode"]
+
+
+def _runs_in(container: str, pid: int) -> bool:
+    """An engine that was away while a container ended may name a pid that is somebody else's by now."""
+    try:
+        return bool(pid) and container in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
 
 
 def ledger(path: Path) -> list[str]:
