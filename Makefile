@@ -22,11 +22,11 @@ down: venv ## Stop everything that is ours: portal, Redis, containers, and the e
 clean-machine: venv ## Remove every container, image, volume, network and database that carries our label
 	@$(MANAGE) clean_machine $(if $(YES),--yes) $(if $(ALL),--every-installation)
 
-test: lint prepare-tests ## Run all tests, with real Docker, PostgreSQL, Redis, git and Odoo
-	@$(TEST_ENV) $(VENV)/bin/python -m pytest
+test: lint prepare-tests test-fast ## Run all tests, with real Docker, PostgreSQL, Redis, git and Odoo
+	@$(TEST_ENV) $(VENV)/bin/python -m pytest --ignore=tests/fast
 
-test-fast: venv-dev ## Run the tests that need no Docker, Redis or root (two minutes on 2 cores)
-	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto
+test-fast: venv-dev ## Run the tests that need no Docker, Redis or root (under a minute on 2 cores)
+	@$(TEST_ENV) $(VENV)/bin/python -m pytest tests/fast -n auto --dist worksteal --timeout 60 -o tmp_path_retention_policy=failed
 
 lint: venv-dev ## Check style and types
 	@echo "ruff check" && $(VENV)/bin/ruff check .

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from deployments import schedule
+from deployments import schedule, serving
 from deployments.at_work import underway_on
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
@@ -118,6 +118,7 @@ def _tidy_after_the_dead(held: Run) -> None:
     for what, act in (
         ("a template", partial(templates.forget_drafts, runtime, logger.info, others)),
         ("a build", runtime.images.tidy),
+        ("a look at its code", partial(runtime.containers.remove, serving.look_name(held.deployment))),
     ):
         try:
             act()

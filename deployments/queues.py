@@ -1,6 +1,7 @@
 """Primary keys for the workers. Redis only carries them: the clock asks again for what must not get lost."""
 
 import logging
+from collections.abc import Iterable
 from secrets import token_hex
 from typing import Any
 
@@ -43,9 +44,13 @@ def enqueue_control(instance: int, verb: str) -> None:
 
 
 def control_waits(instance: int) -> bool:
-    """Whether a worker is still to take what a person wants of it; also where Redis doesn't say."""
+    """Whether a worker is still to take what a person wants of it, or has taken it and not ended; also where Redis
+    doesn't say. What a worker died over RQ forgets within two minutes."""
+    what = f"control_instance-{instance}"
     try:
-        return _waits(django_rq.get_queue("urgent"), f"control_instance-{instance}")
+        queue = django_rq.get_queue("urgent")
+        # In the order in which a job goes from one to the other.
+        return _waits(queue, what) or _among(queue.started_job_registry.get_job_ids(), what)
     except RedisError:
         return True
 
@@ -63,4 +68,8 @@ def _hand_over(queue_name: str, job: str, pk: int) -> None:
 
 
 def _waits(queue: Any, what: str) -> bool:
-    return what in {waiting.rpartition("-")[0] for waiting in queue.job_ids}
+    return _among(queue.job_ids, what)
+
+
+def _among(job_ids: Iterable[str], what: str) -> bool:
+    return what in {one.rpartition("-")[0] for one in job_ids}

@@ -3,6 +3,7 @@
 import logging
 from datetime import timedelta
 
+from django.db.models import Q
 from django.utils import timezone
 
 from deployments import control, queues, schedule
@@ -55,9 +56,12 @@ def untidied() -> list[int]:
 
 
 def unremoved() -> list[int]:
-    """Being removed, with nobody at it and without a problem on record: its worker died, or the job was lost."""
-    over = timezone.now() - REMOVAL
-    left = Environment.objects.filter(removing_since__isnull=False, removal_problem="")
+    """Being removed, with nobody at it: its worker died, the job was lost, or its server did not answer the last time.
+    What else stopped it is on record and waits for a person."""
+    now = timezone.now()
+    over = now - REMOVAL
+    left = Environment.objects.filter(Q(removal_problem="") | Q(removal_due__lte=now), removing_since__isnull=False)
+    left = left.exclude(server__in=incidents.engines_down())
     died_or_lost = [one for one in left if one.busy_with or (one.removing_since and one.removing_since < over)]
     return [environment.pk for environment in died_or_lost if not environment.busy]
 

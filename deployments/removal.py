@@ -3,11 +3,11 @@
 import logging
 import shutil
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from deployments import at_work, claims, queues, services
@@ -20,13 +20,17 @@ from instances import doors
 from instances.models import Door, Instance
 from instances.processes import labels
 from instances.runtimes import runtime_for
-from instances.runtimes.base import NAMESPACE_LABEL, Runtime
+from instances.runtimes.base import NAMESPACE_LABEL, Runtime, ServerUnreachable
 from ocore.errors import ExpectedError
+from ocore.redaction import redact
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
 CLAIM = timedelta(seconds=300)
 """Longer than one act on the server takes."""
+AGAIN = timedelta(seconds=60)
+"""After which a server that did not answer is asked again; a question to it may take as long to fail."""
+BUG_ADVICE = "This is a defect of oCore. The traceback is in the log of the worker “slow”; please report it."
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,16 @@ def request(environment: Environment, who: services.Who) -> None:
         why_not = refusal(environment)
         if why_not:
             raise NotPossible(f"{environment} cannot be removed now. {why_not}")
-        Environment.objects.filter(pk=environment.pk).update(removing_since=timezone.now(), removal_problem="")
+        Environment.objects.filter(pk=environment.pk).update(
+            removing_since=timezone.now(), removal_problem="", removal_due=None
+        )
         transaction.on_commit(lambda: queues.enqueue_removal(environment.pk))
     logger.warning("%s is being removed, on behalf of %s", environment, who.name)
 
 
 def carry_out(pk: int) -> None:
-    """In a worker; asked again after a failure it goes on where it stopped. While somebody else is at work there it is
-    left to the clock."""
+    """In a worker; asked again after a failure it goes on where it stopped. While somebody else is at work there, or
+    its server or the portal's database does not answer, it is left to the clock."""
     if not Environment.objects.filter(pk=pk, removing_since__isnull=False).exists():
         return
     try:
@@ -92,6 +98,13 @@ def carry_out(pk: int) -> None:
             _remove(claim)
     except NotPossible as error:
         logger.warning("The removal of environment %s goes on later: %s", pk, error)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        problem = redact(f"{type(error).__name__}: {error}")
+        logger.critical("The removal of environment %s met a bug, a person must look: %s", pk, problem)
+        _stop(pk, f"{problem} {BUG_ADVICE}")
+        raise
 
 
 def _remove(claim: Claim) -> None:
@@ -100,14 +113,19 @@ def _remove(claim: Claim) -> None:
         _remove_from_server(environment, fenced(runtime_for(environment.server), claim.check))
     except ExpectedError as error:
         claim.check()
-        problem = f"{error.message} {error.detail}".strip()
-        Environment.objects.filter(pk=environment.pk).update(removal_problem=problem)
+        silent = isinstance(error, ServerUnreachable)  # nobody is needed for that
+        _stop(environment.pk, f"{error.message} {error.detail}".strip(), due=timezone.now() + AGAIN if silent else None)
         return
     claim.check()
     shutil.rmtree(Path(settings.STATE_DIR) / "dumps" / environment.key, ignore_errors=True)
     with transaction.atomic():
         environment.instances.all().delete()
         Environment.objects.filter(pk=environment.pk).delete()
+
+
+def _stop(pk: int, problem: str, *, due: datetime | None = None) -> None:
+    """Until somebody tries it again, or the clock when it is `due`."""
+    Environment.objects.filter(pk=pk).update(removal_problem=problem, removal_due=due)
 
 
 def _remove_from_server(environment: Environment, runtime: Runtime) -> None:

@@ -11,7 +11,8 @@ from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from deployments import at_work, schedule
+from deployments import at_work, schedule, serving
+from deployments.ahead import Ahead
 from deployments.configuration import Frozen, freeze, thaw
 from deployments.deadlines import StepClock, TookTooLong
 from deployments.fence import fenced
@@ -19,9 +20,9 @@ from deployments.log import StepLog
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.states import UNDERWAY, Status, StepKind
 from instances.models import Instance
-from instances.odoo.plan import Basis, Plan
+from instances.odoo.plan import Plan
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Runtime
+from instances.runtimes.base import ContainerSpec, Runtime
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.machine.processes import is_dead, kill_named, own_name
@@ -62,8 +63,8 @@ class Run:
         self.goes_on = False
         """What was begun on the server before may still be going on there."""
         self.plan: Plan | None = None
-        self.basis: Basis | None = None
-        """What the plan is made from, where somebody has read it ahead."""
+        self._ahead = Ahead()
+        self._update: tuple[Plan, ContainerSpec] | None = None
         self._state = self._row().order_by().values_list("status", "cancelled_by")
         """Made once: it is asked before every side effect."""
         self._checked = 0.0
@@ -84,12 +85,12 @@ class Run:
         return fenced(runtime_for(self.environment.server), self._fence)
 
     def _fence(self) -> None:
-        """Threads of a step's pool have been checked for by the step; they only hear the heart. Who cleans up
-        undisturbed is stopped by another's hold alone."""
-        if threading.get_ident() == self._owner:
-            self.check() if waiting.heeded() else self._hold()
-        elif self._lost.is_set():
-            raise Lost(f"{self.deployment} is no longer held under token {self.token}")
+        """Who cleans up undisturbed, and who works in a thread beside, which is called away with its step, is stopped
+        by another's hold alone."""
+        if threading.get_ident() == self._owner and waiting.heeded():
+            self.check()
+        else:
+            self._hold()
 
     def __enter__(self) -> "Run":
         self._heart.start()
@@ -168,6 +169,30 @@ class Run:
     def instances(self) -> list[Instance]:
         """Those that there were at the start; one added since is the next deployment's."""
         return list(self.environment.instances.filter(slug__in=self.config.instances).order_by("pk"))
+
+    @property
+    def ahead(self) -> Ahead:
+        """What was asked of the server a moment ago; nothing where that is longer."""
+        return self._ahead if self._ahead.fresh else Ahead()
+
+    @ahead.setter
+    def ahead(self, found: Ahead) -> None:
+        self._ahead = found
+
+    @cached_property
+    def serving(self) -> list[ContainerSpec]:
+        """Made once: each holds a password that nobody knows, so another would be another container."""
+        return serving.containers(self.deployment, self.config, self.instances, self.runtime)
+
+    @property
+    def update(self) -> ContainerSpec | None:
+        """What brings the database up to the new code as planned; made once, as `serving`."""
+        plan = self.plan
+        if plan is None or not plan.changes_database:
+            return None
+        if self._update is None or self._update[0] != plan:
+            self._update = plan, serving.update(self.deployment, self.config, plan, self.runtime)
+        return self._update[1]
 
     @property
     def secrets(self) -> list[str]:

@@ -2,12 +2,12 @@
 
 A deployment holds one of its server's slots from its admission to its end, and one of the build slots until its build
 step has ended. `hand_out` is the only one that admits, under the lock of the server's row; whoever frees a slot, or
-asks for one, calls it. So no worker ever takes what it would have to wait with, be it for its environment or for an
-image that another worker is just building.
+asks for one, calls it. So no worker takes what it would have to wait with, be it for its environment or for an image
+that another worker is just building.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -35,12 +35,23 @@ class Waiting:
     trigger: str
     ref: str = ""
     commit: str = ""
+    version: str | None = None
+    image: str | None = None
+    packages: Sequence[str] | None = None
+    """The environment's own; None inherits."""
 
     @property
-    def builds(self) -> frozenset[tuple[int, str]]:
-        """What it will build, by project and ref; nothing where it is plain Odoo, or goes back to an image."""
+    def builds(self) -> frozenset[tuple[object, ...]]:
+        """What it will build, by ref and what that is put on; nothing where it is plain Odoo, or goes back to an
+        image."""
         names = () if self.by_hand_back else (self.ref, self.commit)
-        return frozenset((self.project, name) for name in names if name)
+        return frozenset((self.project, name, *self.put_on) for name in names if name)
+
+    @property
+    def put_on(self) -> tuple[object, ...]:
+        """What environments of a project may build on instead of what they inherit from it."""
+        packages = None if self.packages is None else tuple(self.packages)
+        return self.version, self.image, packages
 
     @property
     def by_hand_back(self) -> bool:
@@ -159,6 +170,8 @@ def _building(server: int) -> QuerySet[Deployment]:
 def _builds_the_same(deployment: Deployment) -> int | None:
     """Which other one has just what this one would build at work."""
     (own,) = _read(Deployment.objects.filter(pk=deployment.pk))
+    if _is_built(own, deployment.environment.server_id):
+        return None
     others = _read(_building(deployment.environment.server_id))
     return next((other.pk for other in others if other.builds & own.builds), None)
 
@@ -166,11 +179,19 @@ def _builds_the_same(deployment: Deployment) -> int | None:
 def _startable(server: int) -> Iterator[Waiting]:
     """Those of the line whom nobody holds up. Who would only wait for an image that another is building stays in the
     line until that build has ended, and finds it then."""
-    building: set[tuple[int, str]] = set().union(*(one.builds for one in _read(_building(server))))
+    building: set[tuple[object, ...]] = set().union(*(one.builds for one in _read(_building(server))))
     for one in _line(server):
-        if not one.builds & building:
+        if not one.builds & building or _is_built(one, server):
             building |= one.builds
             yield one
+
+
+def _is_built(one: Waiting, server: int) -> bool:
+    """Its image is there, as far as the rows know: nobody waits for a build."""
+    if not one.commit:
+        return False
+    rows = Deployment.objects.filter(commit=one.commit, environment__project=one.project, environment__server=server)
+    return any(one.put_on == other.put_on for other in _read(rows.exclude(content="")))
 
 
 def _waiting(server: int) -> list[Waiting]:
@@ -179,7 +200,8 @@ def _waiting(server: int) -> list[Waiting]:
 
 
 def _read(rows: QuerySet[Deployment]) -> list[Waiting]:
-    fields = ("pk", "environment__project", "queued_since", "trigger", "ref", "commit")
+    own = ("environment__odoo_version", "environment__odoo_image", "environment__pip_packages")
+    fields = ("pk", "environment__project", "queued_since", "trigger", "ref", "commit", *own)
     return [Waiting(*values) for values in rows.order_by().values_list(*fields)]
 
 

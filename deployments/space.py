@@ -1,7 +1,5 @@
 """Is there room on the server for what comes next? Asked before it begins, by what such things take there today."""
 
-from functools import partial
-
 from django.conf import settings
 
 from deployments import queues
@@ -9,7 +7,6 @@ from deployments.models import Deployment
 from deployments.retention.sweep import survey
 from deployments.run import Run
 from deployments.steps.base import DiskFull
-from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
 
@@ -39,12 +36,12 @@ def require_for_build(run: Run, free: int) -> None:
 def require_for_snapshot(run: Run) -> None:
     """The database once for its copy, and once more for what the update or the restored data take; files are linked and
     cost nothing. A PostgreSQL elsewhere has its own disk, which can't be seen. Raises `DiskFull`."""
-    with waiting.beside(partial(_snapshot_takes, run)) as (taken,):
-        free = run.runtime.facts().disk_free_bytes
-    _require(run, free, settings.OCORE_MIN_FREE_BYTES + taken.result())
+    taken = snapshot_bytes(run) if run.ahead.snapshot_bytes is None else run.ahead.snapshot_bytes
+    _require(run, run.runtime.facts().disk_free_bytes, settings.OCORE_MIN_FREE_BYTES + taken)
 
 
-def _snapshot_takes(run: Run) -> int:
+def snapshot_bytes(run: Run) -> int:
+    """What it takes of the server's disk."""
     if run.environment.server.postgres_dsn:
         return 0
     size, restored = run.runtime.databases.size, run.deployment.restores

@@ -1,7 +1,7 @@
-"""Would Python read what an addon is sure to load? Asked before anything is built on it, while everything still runs.
+"""Would Python read what an addon is sure to load? Asked while everything still runs.
 
 Python's own compiler is asked, nothing is run. It is the portal's, and the image may have another version: what this
-one can't read is only a suspicion, which the build confirms with the image's own (`build_plan`).
+one can't read is only a suspicion, which the image's own has to confirm.
 """
 
 import ast
@@ -10,17 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from instances.addons import inside
+from ocore import waiting
 
+MAX_BYTES = 256 * 1024
+"""Of one file: the compiler takes a gigabyte of memory for some megabytes of text, and hears nobody meanwhile."""
+CHECK = ("python3", "-c", "import sys; [compile(open(path, 'rb').read(), path, 'exec') for path in sys.argv[1:]]")
+"""To run in the image, with the paths after it: fails with Python's own words at the first that it can't read."""
 _BLOCKS = ("body", "orelse", "handlers", "finalbody")
 
 
-def suspects(folder: Path, tree: Path) -> list[str]:
+def suspects(folder: Path, tree: Path) -> tuple[str, ...]:
     """Files of the addon in `folder`, named within it, that its package imports and that do not compile here."""
     found, seen = [], set()
     todo = [folder / "__init__.py"]
     while todo:
+        waiting.pulse()
         path = todo.pop()
-        if path in seen or not path.is_file():
+        if path in seen or not _is_small_file(path):
             continue
         seen.add(path)
         content = inside(tree, path).read_bytes()
@@ -35,7 +41,14 @@ def suspects(folder: Path, tree: Path) -> list[str]:
             continue  # too much for this compiler: not ours to judge
         else:
             todo += [one for one in _imported(code.body, path.parent) if one.is_relative_to(folder)]
-    return sorted(found)
+    return tuple(sorted(found))
+
+
+def _is_small_file(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size <= MAX_BYTES
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _imported(statements: list[ast.stmt], package: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 from xml.parsers import expat
 
 from instances.odoo.versions import InvalidModuleVersion, Series, stored_version
+from ocore import waiting
 from ocore.errors import ExpectedError
 
 MANIFEST = "__manifest__.py"
@@ -23,6 +24,11 @@ _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "setup"})
 # Files whose change needs no update of the database: click-odoo-update's list.
 _NOT_IN_DATABASE = ("*.pyc", "*.pyo", "i18n/*.pot", "i18n_extra/*.pot", "static/*", "tests/*")
 _RESERVED = frozenset({"base", "web"})
+_MAX_MANIFEST_BYTES = 256 * 1024
+_ENCODING_ERRORS = frozenset(
+    expat.errors.codes[text]
+    for text in (expat.errors.XML_ERROR_UNKNOWN_ENCODING, expat.errors.XML_ERROR_INCORRECT_ENCODING)
+)
 
 
 class NoAddon(ExpectedError):
@@ -31,12 +37,6 @@ class NoAddon(ExpectedError):
 
 class InvalidManifest(ExpectedError):
     default_advice = "Correct the manifest and push again."
-
-
-class InvalidData(ExpectedError):
-    """A data file that Odoo could not read."""
-
-    default_advice = "Correct that file and push again."
 
 
 class InvalidTree(ExpectedError):
@@ -57,6 +57,10 @@ class Addon:
     depends: tuple[str, ...] = ()
     installable: bool = True
     why_not: str = ""
+    broken: str = ""
+    """Why Odoo could not load its data, where a look at the files tells."""
+    suspects: tuple[str, ...] = ()
+    """Its Python files that the portal's own Python cannot read, named within it; the image's may be a newer one."""
 
 
 def find_addons(tree: Path, odoo: Series) -> tuple[Addon, ...]:
@@ -143,8 +147,7 @@ def _read_addon(tree: Path, folder: Path, odoo: Series) -> Addon:
         version = stored_version(str(manifest.get("version", "1.0")), odoo)
     except InvalidModuleVersion as error:
         why_not = why_not or error.message
-    if not why_not:
-        _check_data_files(tree, folder, manifest, where)
+    broken = "" if why_not else _check_data_files(tree, folder, manifest, where)
     return Addon(
         name=name,
         version=version,
@@ -153,10 +156,13 @@ def _read_addon(tree: Path, folder: Path, odoo: Series) -> Addon:
         depends=tuple(dict.fromkeys(depends)),
         installable=not why_not,
         why_not=why_not,
+        broken=broken,
     )
 
 
 def _read_manifest(tree: Path, path: Path, where: str) -> dict[str, Any]:
+    if inside(tree, path).stat().st_size > _MAX_MANIFEST_BYTES:
+        raise InvalidManifest(f"{where} is larger than {_MAX_MANIFEST_BYTES // 1024} KB.")
     try:
         text = inside(tree, path).read_bytes()
         tree_of_code = ast.parse(text, mode="eval")
@@ -177,8 +183,10 @@ def _read_manifest(tree: Path, path: Path, where: str) -> dict[str, Any]:
     return value
 
 
-def _check_data_files(tree: Path, folder: Path, manifest: dict[str, Any], where: str) -> None:
-    """A data file that is not there, or is no XML, would only show when the database is being updated."""
+def _check_data_files(tree: Path, folder: Path, manifest: dict[str, Any], where: str) -> str:
+    """A data file that is not there, or is no XML, would only show when the database is being updated. What is wrong
+    with one of the latter."""
+    broken = ""
     data = manifest.get("data") or []
     if not isinstance(data, list | tuple) or not all(isinstance(item, str) for item in data):
         raise InvalidManifest(f"{where}: “data” must be a list of file names.")
@@ -190,17 +198,21 @@ def _check_data_files(tree: Path, folder: Path, manifest: dict[str, Any], where:
                 advice="Add the file (is it ignored by git?) or remove it from “data”, and push again.",
             )
         if path.suffix == ".xml":
-            _check_xml(path, str((folder / name).relative_to(tree)))
+            waiting.pulse()
+            broken = broken or _xml_problem(path, f"{folder.relative_to(tree)}/{name}")
+    return broken
 
 
-def _check_xml(path: Path, where: str) -> None:
-    """Well-formed; what it says is Odoo's to judge."""
+def _xml_problem(path: Path, where: str) -> str:
+    """Is it well-formed? What it says is Odoo's to judge, and so is an encoding that only its parser knows."""
     try:
         expat.ParserCreate().Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
-        raise InvalidData(
-            f"{where}, line {error.lineno}: not well-formed XML ({expat.ErrorString(error.code)})."
-        ) from error
+        if error.code not in _ENCODING_ERRORS:
+            return f"{where}, line {error.lineno}: not well-formed XML ({expat.ErrorString(error.code)})."
+    except (ValueError, LookupError):
+        pass
+    return ""
 
 
 def fingerprint(folder: Path, tree: Path | None = None) -> str:
@@ -226,6 +238,7 @@ def _files(folder: Path, prefix: str, tree: Path, above: tuple[Path, ...]) -> It
     if real in above:
         raise InvalidTree(f"The link {folder.relative_to(tree)} leads back to a folder above it.")
     for entry in os.scandir(folder):
+        waiting.pulse()
         if entry.name in {".git", "__pycache__"} or entry.name.endswith((".pyc", ".pyo")):
             continue
         path = inside(tree, Path(entry.path))

@@ -7,11 +7,10 @@ code in the image, which holds for the addons as well. It runs in the build, wit
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -31,7 +30,6 @@ _PIP = (
     "PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore"
     " pip3 install --no-cache-dir --no-input"
 )
-_COMPILE = "import sys; [compile(open(path, 'rb').read(), path, 'exec') for path in sys.argv[1:]]"
 _APT_INSTALL = "apt-get install -y --no-install-recommends"
 
 
@@ -49,8 +47,6 @@ class BuildPlan:
     requirements: tuple[str, ...]
     """The requirements files used, as named in the repository; then `ocore-extra.txt` for the extra pip packages."""
     apt_packages: tuple[str, ...]
-    suspects: tuple[str, ...]
-    """Python files that the portal's own Python cannot read; the build asks the image's."""
     digest: str
     """SHA-256 over everything that goes into the image: two commits with the same one need one image."""
 
@@ -74,7 +70,7 @@ def prepare_context(
     `base_image` is what stands after FROM; `base_image_id` goes into the digest instead of it where it is known, since
     the same name can come to mean another image. `certificates` are the authorities (PEM) that pip trusts in the build,
     instead of its own: for machines behind a proxy that looks into TLS. `proven` are the fingerprints of addons that
-    have run: their code isn't looked at again. Raises `NoAddon`, `InvalidManifest`, `InvalidData`, `InvalidTree`,
+    have run: their code isn't looked at again. Raises `NoAddon`, `InvalidManifest`, `InvalidTree`,
     `InvalidRequirements`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", base_image):
@@ -84,11 +80,8 @@ def prepare_context(
     apt_packages = read_apt(tree)
     extra = check_pip_packages(pip_packages)
     target.mkdir(parents=True, exist_ok=True)
-    suspects: list[str] = []
     for addon in addons:
         if addon.installable:
-            if addon.fingerprint not in proven:
-                suspects += [f"{addon.name}/{name}" for name in addon_code.suspects(tree / addon.path, tree)]
             for name, path in addon_files(tree / addon.path, tree):
                 waiting.pulse()
                 _put(target / "addons" / addon.name / name, path.read_bytes())
@@ -100,21 +93,20 @@ def prepare_context(
         requirements.append(EXTRA_REQUIREMENTS)
     if requirements and certificates:
         _put(target / "requirements" / CERTIFICATES, certificates)
-    text = dockerfile(
-        base_image, requirements, apt_packages, certificates=bool(requirements and certificates), suspects=suspects
-    )
+    text = dockerfile(base_image, requirements, apt_packages, certificates=bool(requirements and certificates))
     _put(target / "Dockerfile", text.encode())
+    looked_at = tuple(
+        addon
+        if addon.fingerprint in proven or not addon.installable
+        else replace(addon, suspects=addon_code.suspects(tree / addon.path, tree))
+        for addon in addons
+    )
     digest = _seal(target, base_image_id or base_image)
-    return BuildPlan(target, addons, tuple(requirements), apt_packages, tuple(suspects), digest)
+    return BuildPlan(target, looked_at, tuple(requirements), apt_packages, digest)
 
 
 def dockerfile(
-    base_image: str,
-    requirements: Sequence[str],
-    apt_packages: Sequence[str],
-    *,
-    certificates: bool = False,
-    suspects: Sequence[str] = (),
+    base_image: str, requirements: Sequence[str], apt_packages: Sequence[str], *, certificates: bool = False
 ) -> str:
     """What changes seldom stands first, so that a push that touches only addons reuses the layers of the packages."""
     lines = [f"FROM {base_image}", "USER root"]
@@ -132,10 +124,8 @@ def dockerfile(
         files = " ".join(f'-r "{REQUIREMENTS_DIR}/{name}"' for name in requirements)
         trust = f"PIP_CERT={REQUIREMENTS_DIR}/{CERTIFICATES} GIT_SSL_CAINFO={REQUIREMENTS_DIR}/{CERTIFICATES} "
         lines.append(f"RUN {trust if certificates else ''}{_PIP} {files}")
-    lines.append(f"COPY addons {ADDONS_DIR}")
-    if suspects:
-        lines.append("RUN " + json.dumps(["python3", "-c", _COMPILE, *(f"{ADDONS_DIR}/{name}" for name in suspects)]))
-    lines.append("USER odoo")
+    # Before the copy, which belongs to root all the same: an instruction less that every build executes.
+    lines += ["USER odoo", f"COPY addons {ADDONS_DIR}"]
     return "\n".join(lines) + "\n"
 
 

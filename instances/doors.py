@@ -60,9 +60,23 @@ def routes(server: Server) -> list[Route]:
     return [route(environment) for environment in environments]
 
 
-def ensure_routes(server: Server, runtime: Runtime, log: Callable[[str], None], seconds: float = 300) -> None:
-    """The edge knows every environment of the server. Waits while a door is closed. Raises `EdgeError`."""
-    if runtime.edge.serves(routes(server)):
+def served(server: Server, runtime: Runtime) -> list[Route] | None:
+    """The server's routes, where its edge has them already."""
+    wanted = routes(server)
+    return wanted if runtime.edge.serves(wanted) else None
+
+
+def ensure_routes(
+    server: Server,
+    runtime: Runtime,
+    log: Callable[[str], None],
+    *,
+    seen: list[Route] | None = None,
+    seconds: float = 300,
+) -> None:
+    """The edge knows every environment of the server. Waits while a door is closed. `seen`: what it was just `served`.
+    Raises `EdgeError`."""
+    if (seen is not None and routes(server) == seen) or served(server, runtime) is not None:
         return
     deadline = time.monotonic() + seconds
     told = False

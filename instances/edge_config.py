@@ -24,7 +24,7 @@ DOOR_INTERVAL = 0.1
 """Seconds between two looks at a door."""
 EVENT_DOOR_INTERVAL = 0.15
 """The same for websockets; what it costs an idle server to look more often isn't worth it."""
-CLOSING_SECONDS = 0.2
+CLOSING_SECONDS = 0.25
 """After which every look has seen a door that was closed; more than either interval."""
 TRY_INTERVAL = 0.05
 """Seconds after which a held request tries again."""

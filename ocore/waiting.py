@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -65,8 +65,11 @@ def pause(seconds: float) -> None:
 @contextmanager
 def beside(*acts: Callable[[], Any]) -> Iterator[list[Future[Any]]]:
     """All of these in threads, a few at a time, while this thread does the block; then it waits for them. When one of
-    all fails, or this thread is called away, the others are called away too. Left when all have ended."""
+    all fails, or this thread is called away, the others are called away too, the block with the failure itself. Left
+    when all have ended."""
     over = threading.Event()
+    futures: list[Future[Any]] = []
+    asked = _check.get()
 
     def heed() -> None:
         if over.is_set():
@@ -80,10 +83,18 @@ def beside(*acts: Callable[[], Any]) -> Iterator[list[Future[Any]]]:
         finally:
             connections.close_all()
 
+    def heed_both() -> None:
+        for one in futures:
+            if one.done() and one.exception():
+                one.result()
+        if asked:
+            asked()
+
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         try:
-            futures = [pool.submit(run, act) for act in acts]
-            yield futures
+            futures += [pool.submit(run, act) for act in acts]
+            with heeding(heed_both) if asked else nullcontext():
+                yield futures
             running = set(futures)
             while running:
                 ended, running = wait(running, timeout=PULSE_SECONDS, return_when=FIRST_EXCEPTION)
@@ -113,6 +124,11 @@ def aside(act: Callable[[], T]) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="ocore-aside").start()
+    return result_of(future)
+
+
+def result_of(future: Future[T]) -> T:
+    """What another thread gives, or raises; this one can be called away meanwhile."""
     while True:
         try:
             return future.result(timeout=PULSE_SECONDS)

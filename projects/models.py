@@ -244,6 +244,8 @@ class Environment(EnvironmentOverrides):
     """The process that does it (`processes.own_name`): once it is dead, nobody waits for `busy_until`."""
     removing_since = models.DateTimeField(null=True, blank=True, editable=False)
     removal_problem = models.TextField(blank=True, editable=False)
+    removal_due = models.DateTimeField(null=True, blank=True, editable=False)
+    """When the clock tries it again in spite of its problem; empty: that waits for a person."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -1,6 +1,7 @@
 """Fixtures for everybody."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ class Queues:
 
     def __init__(self) -> None:
         self.jobs: dict[str, list[tuple[str, tuple[Any, ...]]]] = {}
+        self.started: list[str] = []
+        """The ids of jobs that a worker has taken and not ended."""
         self.workers = 1
 
     def get_queue(self, name: str) -> Any:
-        return Queue(self.jobs.setdefault(name, []))
+        return Queue(self.jobs.setdefault(name, []), Registry(self.started))
 
     def run_all(self) -> None:
         """Be the workers: run what is queued, and what that queues, in order."""
@@ -48,9 +51,20 @@ class Queues:
         raise AssertionError("the jobs never end")
 
 
+@dataclass
+class Registry:
+    """Of the jobs that have been started."""
+
+    ids: list[str]
+
+    def get_job_ids(self) -> list[str]:
+        return self.ids
+
+
 class Queue:
-    def __init__(self, jobs: list[tuple[str, tuple[Any, ...]]]) -> None:
+    def __init__(self, jobs: list[tuple[str, tuple[Any, ...]]], started: Registry) -> None:
         self._jobs = jobs
+        self.started_job_registry = started
 
     def enqueue(self, function: Any, *arguments: Any, job_id: str = "") -> None:
         name = function if isinstance(function, str) else function.__name__

@@ -1,7 +1,8 @@
 """Build: the commit from the mirror, its addons and requirements on the Odoo base image. Changes nothing that runs."""
 
-import re
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -10,19 +11,18 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import push_order, space
+from deployments import ahead, push_order, space
 from deployments.images import digest, lock_of
 from deployments.models import Deployment
 from deployments.run import Run, Stage
 from deployments.states import StepKind
 from deployments.steps import planning
 from deployments.steps.base import Nothing, NothingNew
-from instances import processes, templates
+from instances import doors, processes, templates
 from instances.build_plan import prepare_context
-from instances.odoo.failures import explain_failure
 from instances.odoo.versions import series
-from instances.runtimes.base import NAMESPACE_LABEL, BuildFailed, Image
-from ocore import ansi, waiting
+from instances.runtimes.base import NAMESPACE_LABEL, Image
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 from projects.git import Commit
@@ -40,20 +40,43 @@ class NoBranch(ExpectedError):
 
 def perform(stage: Stage) -> str:
     run = stage.run
-    runtime = run.runtime
     check_server(stage)
     for values in (run.config.environment, *run.config.instances.values()):
         processes.check(values)
-    has_repository = bool(run.environment.project.repository_url)
     said: list[str] = []
-    with waiting.beside(partial(runtime.prepare, said.append)):
-        # Without the git host, which may be down, where the commit is known and built.
-        commit = _commit(stage, _asked_for(run)) if has_repository and not _may_be_built(run) else None
+    nothing = None
+    with waiting.beside(partial(_get_ready, run, said.append)) as (ready,):
+        try:
+            outcome = _image(stage, ready)
+        except Nothing as found:
+            nothing = found  # no reason to call away who gets the server ready
     for line in said:
         stage.log(line)
-    base = runtime.images.ensure_base(run.config.base_image, stage.log)
+    if nothing:
+        raise nothing
+    return outcome
+
+
+def _get_ready(run: Run, log: Callable[[str], None]) -> None:
+    """PostgreSQL and the edge run, and are asked what the next steps want to know."""
+    run.runtime.prepare(log)
+    if run.live:
+        server = run.environment.server
+        run.ahead = ahead.look(
+            partial(planning.read, run), partial(space.snapshot_bytes, run), partial(doors.served, server, run.runtime)
+        )
+
+
+def _image(stage: Stage, ready: Future[None]) -> str:
+    run = stage.run
+    has_repository = bool(run.environment.project.repository_url)
+    # Without the git host, which may be down, where the commit is known and built.
+    commit = _commit(stage, _asked_for(run)) if has_repository and not _may_be_built(run) else None
+    base = run.runtime.images.ensure_base(run.config.base_image, stage.log)
     if not run.live:
-        templates.ensure(runtime, run.config.base_image, run.config.environment["odoo_version"], stage.log, run.check)
+        waiting.result_of(ready)
+        version = run.config.environment["odoo_version"]
+        templates.ensure(run.runtime, run.config.base_image, version, stage.log, run.check)
     return _from_repository(stage, base, commit) if has_repository else _plain(stage, base)
 
 
@@ -198,8 +221,6 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         for addon in plan.addons:
             if not addon.installable:
                 stage.log(f"Left out: {addon.name}, {addon.why_not}")
-        for name in plan.suspects:
-            stage.log(f"{name} cannot be read by Python here: the image's own Python is asked.")
         labels = {
             NAMESPACE_LABEL: settings.OCORE_NAMESPACE,
             "io.ocore.project": run.environment.project.slug,
@@ -207,10 +228,7 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         }
         run.check()
         total, silence = settings.OCORE_DEADLINES[StepKind.BUILD]
-        with waiting.beside(partial(planning.read_ahead, run)):
-            image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
-    except BuildFailed as error:
-        raise _explained(error) from error
+        image = run.runtime.images.build(reference, context, labels, stage.log, timeout=total, silence=silence)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     run.save(
@@ -221,15 +239,6 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         content=plan.digest,
     )
     return f"Built {reference}"
-
-
-def _explained(error: BuildFailed) -> BuildFailed:
-    """The image's Python says what it cannot read as Odoo would; the rest the builder has said itself."""
-    said = ansi.plain(error.detail)
-    if not re.search("(Syntax|Indentation|Tab)Error: ", said):
-        return error
-    failure = explain_failure(said)
-    return BuildFailed(failure.what, detail=error.detail, advice=failure.advice)
 
 
 def forget(deployment: int) -> None:

@@ -5,6 +5,7 @@ From here on nothing restores data by itself: whoever finds this step interrupte
 
 import logging
 import time
+from collections.abc import Set
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ def perform(stage: Stage) -> str:
     _record(run)
     doors.open(run.environment, run.runtime, holder=str(run.deployment))
     # The old goes before the end: who dies in between is followed by one who does it again.
-    with waiting.beside(partial(_remove_the_old, stage)):
+    with waiting.beside(partial(_remove_the_old, stage, set(serving_containers(run)))):
         outcome = _look_from_outside(run)
     stage.log(outcome)
     stage.flush()
@@ -76,11 +77,10 @@ def _look_from_outside(run: Run) -> str:
         waiting.pause(0.1)
 
 
-def _remove_the_old(stage: Stage) -> None:
+def _remove_the_old(stage: Stage, serving: Set[str]) -> None:
     """Every other Odoo of the environment. One that can't be removed now is swept at the next deployment; where the
     server doesn't answer, the reconciler completes it."""
     run = stage.run
-    serving = serving_containers(run)
     try:
         own = {"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"}
         for found in run.runtime.containers.list(own):

@@ -12,11 +12,12 @@ from deployments.states import StepKind, StepStatus
 from deployments.steps import planning
 from deployments.steps.base import Nothing, Refused, UpdateFailed
 from deployments.steps.snapshot import put_back, verify
-from instances import processes, templates
-from instances.odoo import commands, queries, verdict
+from instances import templates
+from instances.odoo import queries, verdict
 from instances.odoo.config import password_hash
 from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Plan
+from instances.runtimes.base import ContainerSpec
 from ocore import waiting
 
 
@@ -34,18 +35,19 @@ def perform(stage: Stage) -> str:
             advice="Look at what it is; rename or drop it by hand, then deploy again.",
         )
     containers = [instance.container_for(run.deployment.pk) for instance in run.instances]
-    stage.intend(first=first, containers=containers, one_shot=_one_shot_name(run), database=False)
+    stage.intend(first=first, containers=containers, one_shot=serving.update_name(run.deployment), database=False)
     if first:
         _create_database(stage)
     elif run.deployment.restores:
         _restore(stage, run.deployment.restores)
     run.check()
-    specs = serving.containers(run.deployment, run.config, run.instances, run.runtime)
-    with waiting.beside(*[partial(run.runtime.containers.create, spec) for spec in specs]):
-        if plan.changes_database:
-            _update(stage, plan)
+    with waiting.beside(*[partial(run.runtime.containers.create, spec) for spec in run.serving]):
+        if run.update:
+            _update(stage, plan, run.update)
+        else:  # made when there seemed to be something to update
+            run.runtime.containers.remove(serving.update_name(run.deployment))
     stage.intend(database=True)  # once it runs, the new version may write of its own accord
-    with waiting.beside(*[partial(run.runtime.containers.start, spec.name) for spec in specs]):
+    with waiting.beside(*[partial(run.runtime.containers.start, spec.name) for spec in run.serving]):
         if plan.changes_database or plan.stored != plan.basis[1]:
             run.runtime.databases.query(run.environment.database, queries.write_stored_sql(plan.stored))
     return _outcome(plan)
@@ -93,24 +95,10 @@ def _restore(stage: Stage, snapshot: Snapshot) -> None:
     verify(environment, run, snapshot, files)
 
 
-def _one_shot_name(run: Run) -> str:
-    return processes.one_shot_name(run.environment, "update", run.deployment.pk)
-
-
-def _update(stage: Stage, plan: Plan) -> None:
+def _update(stage: Stage, plan: Plan, spec: ContainerSpec) -> None:
     run = stage.run
     environment = run.environment
     stage.intend(database=True)
-    spec = processes.one_shot(
-        environment,
-        run.deployment.pk,
-        "update",
-        run.deployment.image,
-        commands.change(update=plan.update, install=plan.install),
-        run.config.environment,
-        run.runtime,
-        addons=bool(run.deployment.addons),
-    )
     whole: list[str] = []
 
     def keep(text: str) -> None:

@@ -1,9 +1,9 @@
 """What a deployment will do to the database, decided while everything still runs."""
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from deployments import serving
 from deployments.configuration import thaw
 from deployments.models import Deployment
 from deployments.run import Run
@@ -12,17 +12,21 @@ from instances import templates
 from instances.addons import Addon
 from instances.odoo import plan as odoo_plan
 from instances.odoo import queries
+from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Basis, Plan
 from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
-from ocore.errors import ExpectedError
 from projects.inheritance import Strategy
 
-logger = logging.getLogger(__name__)
+LOOK_SECONDS = 120.0
 
 
 class ModulesMissing(Refused):
     default_advice = "Uninstall them in Odoo first, or bring them back into the repository; then deploy again."
+
+
+class InvalidCode(Refused):
+    """The image's Python cannot read what Odoo would load."""
 
 
 class OtherVersion(Refused):
@@ -39,15 +43,6 @@ def plan(run: Run) -> Plan:
     return run.plan
 
 
-def read_ahead(run: Run) -> None:
-    """While the image is being built: what `plan` will ask the database, so that nothing waits for it later. What
-    changes meanwhile `plan_again` finds; what can't be read now `plan` says."""
-    try:
-        run.basis = _read(run, _database(run))
-    except ExpectedError as error:
-        logger.info("%s reads its database later: %s", run.deployment, error.message)
-
-
 def plan_again(run: Run, copy: str) -> None:
     """From the copy that was taken behind the closed door, before anything is changed: made anew if somebody installed,
     updated or removed a module in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as
@@ -62,7 +57,12 @@ def plan_again(run: Run, copy: str) -> None:
 def _plan(run: Run) -> Plan:
     """Raises `ModulesMissing`, `OtherVersion` and what `plan_update` raises: nothing has been touched then."""
     _refuse_other_version(run)
-    return _decide(run, *(run.basis or _read(run, _database(run))))
+    return _decide(run, *(run.ahead.basis or read(run)))
+
+
+def read(run: Run) -> Basis:
+    """What the plan is made from. What changes afterwards, `plan_again` finds."""
+    return _read(run, _database(run))
 
 
 def _read(run: Run, database: str) -> Basis:
@@ -85,11 +85,23 @@ def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Pla
             f"Installed in the database, but no longer in the repository: {', '.join(found.missing)}. "
             "Odoo would not start with them missing. Nothing was changed."
         )
+    if found.suspects:
+        _ask_the_image(run, found.suspects)
     return found
 
 
 def _addons(deployment: Deployment) -> list[Addon]:
-    return [Addon(**(row | {"depends": tuple(row["depends"])})) for row in deployment.addons.values()]
+    tuples = ("depends", "suspects")
+    return [Addon(**(row | {name: tuple(row.get(name, ())) for name in tuples})) for row in deployment.addons.values()]
+
+
+def _ask_the_image(run: Run, suspects: Sequence[str]) -> None:
+    """Its own Python, which may be newer than the portal's, has the last word. Raises `InvalidCode`."""
+    spec = serving.look_at_code(run.deployment, suspects)
+    said = run.runtime.containers.run(spec, lambda _: None, timeout=LOOK_SECONDS, silence=LOOK_SECONDS)
+    if not said.ok:
+        failure = explain_failure(said.output, said.code)
+        raise InvalidCode(failure.what, detail=said.output.strip(), advice=failure.advice)
 
 
 def _refuse_other_version(run: Run) -> None:

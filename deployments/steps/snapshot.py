@@ -64,22 +64,28 @@ def perform(stage: Stage) -> str:
     run.check()
     old = [instance for instance in run.instances if instance.container]
     with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
-        doors.ensure_routes(environment.server, runtime, stage.log)
+        doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
     if not old:
         runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")
     snapshot = _row(run)
+    new = [*run.serving, *([run.update] if run.update else [])]
     stage.intend(
         snapshot=snapshot.pk,
         old=[
             {"slug": one.slug, "container": one.container, "serves": one.state != Instance.State.STOPPED} for one in old
         ],
+        made=[spec.name for spec in new],
     )
-    left = doors.close(environment, runtime, holder=str(run.deployment))
-    if left:
-        stage.log(f"{left} requests did not end within {settings.OCORE_DRAIN_SECONDS} s; they are cut off, unanswered.")
-    run.check()
-    _stop_everything(run)
+    # While the last requests end: what is made now, no client waits for later.
+    with waiting.beside(*[partial(runtime.containers.create, spec) for spec in new]):
+        left = doors.close(environment, runtime, holder=str(run.deployment))
+        if left:
+            stage.log(
+                f"{left} requests did not end within {settings.OCORE_DRAIN_SECONDS} s; they are cut off, unanswered."
+            )
+        run.check()
+        _stop_everything(run)
     stage.log("The door is closed, the old version is stopped. Nobody writes now.")
     run.check()
     take(run, snapshot)
@@ -174,6 +180,9 @@ def undo(stage: Stage, step: Step) -> None:
     """Start what ran before, see that it is healthy, and let the clients in again."""
     run = stage.run
     runtime = run.runtime
+    for name in step.facts.get("made", ()):
+        run.check()
+        runtime.containers.remove(name)
     before = [one for one in step.facts["old"] if one["serves"]]
     aliases = {instance.slug: instance.alias for instance in run.environment.instances.all()}
     for one in before:

@@ -32,6 +32,12 @@ class UnknownModule(ExpectedError):
     default_advice = "Correct the list of custom modules of the environment, or add the addon to the repository."
 
 
+class InvalidData(ExpectedError):
+    """A data file that Odoo could not read."""
+
+    default_advice = "Correct that file and push again."
+
+
 class UnmetDependency(ExpectedError):
     default_advice = "Add the missing addon to the repository, as a submodule for instance, or correct “depends”."
 
@@ -47,6 +53,8 @@ class Plan:
     notices: tuple[str, ...] = ()
     expected: Mapping[str, str] = field(default_factory=dict)
     """Module -> the version that the database must have afterwards, for `judge_update`."""
+    suspects: tuple[str, ...] = ()
+    """Python files in the image that Odoo will load and that the portal's Python could not read, as `addon/file`."""
     stored: Stored = field(default_factory=Stored)
     """What to write into the database once the update has succeeded."""
     basis: Basis = field(default=((), None), compare=False, repr=False)
@@ -70,7 +78,8 @@ def plan_update(
 
     `stored` is what the database knows of the last deployment (None: nothing), `base_image` the id of the Odoo image
     below the addons; `base_image_before` the one that the database was made with, where `stored` cannot tell: a fresh
-    copy of a template. Raises `UnknownModule`, `UnmetDependency`, and ValueError for an unknown policy.
+    copy of a template. Raises `UnknownModule`, `UnmetDependency`, `InvalidData`, and ValueError for an unknown
+    policy.
     """
     policy = Policy(policy)
     basis = (tuple(rows), stored)
@@ -121,6 +130,8 @@ def plan_update(
         _refuse_unmet(touched, image, known)
     notices = _notices(wanted, first, policy, base_changed, image, installed, before)
     reached = set(image) if everything else touched
+    loaded = _with_dependencies((installed & image.keys()) | set(install), image)
+    _refuse_broken(loaded if everything else _with_dependents(touched, loaded, image), image)
     return Plan(
         install=tuple(install),
         update=tuple(update),
@@ -129,6 +140,7 @@ def plan_update(
         notices=tuple(notices),
         expected={name: image[name].version for name in sorted(reached) if name in installed or name in install}
         | {name: "" for name in install if name not in image},
+        suspects=tuple(f"{name}/{file}" for name in sorted(loaded) for file in image[name].suspects),
         stored=_stored_after(before, image, installed, reached | set(install), base_image, everything, first),
         basis=basis,
     )
@@ -187,6 +199,32 @@ def _refuse_unknown(wanted: Iterable[str], known: Collection[str]) -> None:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
             hints.append(f"“{name}”" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
         raise UnknownModule(f"Neither the repository nor Odoo has the module {', '.join(hints)}.")
+
+
+def _with_dependencies(names: Iterable[str], image: Mapping[str, Addon]) -> set[str]:
+    """Of the image's addons: these, and what Odoo loads with them."""
+    found: set[str] = set()
+    todo = [name for name in names if name in image]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [needed for needed in image[name].depends if needed in image]
+    return found
+
+
+def _with_dependents(names: Iterable[str], loaded: Collection[str], image: Mapping[str, Addon]) -> set[str]:
+    """These, and those of the loaded ones that Odoo updates with them."""
+    found = set(names)
+    while more := {name for name in loaded if name not in found and found.intersection(image[name].depends)}:
+        found |= more
+    return found
+
+
+def _refuse_broken(names: Iterable[str], image: Mapping[str, Addon]) -> None:
+    for name in sorted(names):
+        if image[name].broken:
+            raise InvalidData(image[name].broken)
 
 
 def _refuse_unmet(names: Iterable[str], image: Mapping[str, Addon], known: Mapping[str, ModuleRow]) -> None:

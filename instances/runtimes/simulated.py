@@ -231,6 +231,8 @@ class _Containers:
                 log(ended.output)
                 return ended
         log(f"Simulated: {' '.join(spec.command)}")
+        if not _database_of(spec):
+            return Exit(0, "")
         with self._store.open() as state:
             state["containers"][spec.name] = {
                 "state": "running",

@@ -4,12 +4,14 @@ What they say goes to files; when they don't come up, the reason is read from th
 """
 
 import json
+import logging
 import os
 import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from ocore.errors import ExpectedError
@@ -17,6 +19,7 @@ from ocore.machine.packages import SYSTEM_PATH, find_program
 from ocore.machine.processes import Process, end_alone, name_of
 from ocore.machine.progress import Progress
 
+logger = logging.getLogger(__name__)
 CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 DOCKER_PID_FILE = Path("/var/run/docker.pid")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
@@ -90,9 +93,10 @@ def start_with_systemd(progress: Progress, *, answers: Callable[[], bool]) -> No
 
 def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> list[str]:
     """Of both daemons what doesn't run, with their logs and the record of what was started in `folder`; their names.
-    Where one does not come up, none that was started here stays behind."""
+    Where one does not come up, none that was started here stays behind, nor on record but for what was there before."""
     folder.mkdir(parents=True, exist_ok=True)
     _mount_cgroups(progress)
+    before = _record(folder)
     launched: dict[str, Process] = {}
     try:
         _ensure_containerd(folder, launched, progress)
@@ -109,8 +113,17 @@ def start(folder: Path, progress: Progress, *, answers: Callable[[], bool]) -> l
     except BaseException:
         for process in reversed(launched.values()):
             end_alone(process, patience=10)
+        _take_back(folder, launched, before)
         raise
     return list(launched)
+
+
+def _take_back(folder: Path, launched: Mapping[str, Process], before: Mapping[str, tuple[int, int]]) -> None:
+    """What never ran has not died, and nobody is to start it again. One that had run before is still to be brought
+    back, and one that did not end is still ours to stop."""
+    ended = [name for name, process in launched.items() if not process.alive]
+    record = {name: known for name, known in _record(folder).items() if name not in ended}
+    _write_record(folder, record | {name: before[name] for name in ended if name in before})
 
 
 def _ensure_containerd(folder: Path, launched: dict[str, Process], progress: Progress) -> None:
@@ -215,16 +228,35 @@ def _launch(argv: Sequence[str], folder: Path, launched: dict[str, Process]) -> 
 
 
 def _record(folder: Path) -> dict[str, tuple[int, int]]:
+    """One that can't be read is empty: then nothing is known to be ours, and nothing is started or stopped."""
     try:
-        record: dict[str, tuple[int, int]] = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text())
+        return {str(name): (int(pid), int(began)) for name, (pid, began) in record.items()}
     except FileNotFoundError:
         return {}
-    return record
+    except (ValueError, TypeError, AttributeError) as error:
+        _tell_unreadable(folder / RECORD, str(error))
+        return {}
+
+
+@cache
+def _tell_unreadable(path: Path, problem: str) -> None:
+    """Once, since it is read every second."""
+    logger.error(
+        "The record of the Docker engine that oCore started, %s, can't be read (%s): an engine of ours that dies is "
+        "not started again, nor stopped by make down. Start it anew: end dockerd by hand, then run make up.",
+        path,
+        problem,
+    )
 
 
 def _write_record(folder: Path, record: Mapping[str, tuple[int, int]]) -> None:
+    """Whole or not at all, whatever happens to the machine meanwhile."""
     temporary = folder / f"{RECORD}.new"
-    temporary.write_text(json.dumps(record))
+    with temporary.open("w") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(folder / RECORD)
 
 

@@ -74,20 +74,22 @@ class Guard:
         self._pause = FIRST_PAUSE
 
     def look(self, progress: Progress) -> None:
-        """Called every second or so. What it can't start it tells, and tries again after a pause that grows."""
-        if not daemons.died(self._folder):
-            self._pause = FIRST_PAUSE
-            return
+        """Called every second or so. What it can't start, or not even look at, it tells, and tries again after a pause
+        that grows."""
         if time.monotonic() < self._due:
             return
         try:
+            if not daemons.died(self._folder):
+                self._pause = FIRST_PAUSE
+                return
             launched = _start(self._folder, progress)
-        except EngineUnavailable as error:
+            daemons.forget_dead(self._folder)
+        except (EngineUnavailable, OSError, ValueError) as error:  # a full disk, say: it will not stay full
             self._due = time.monotonic() + self._pause
-            progress.say(f"The Docker engine has died; the next attempt in {self._pause:.0f} s. {told(error)}")
+            said = told(error) if isinstance(error, EngineUnavailable) else f"{type(error).__name__}: {error}"
+            progress.say(f"The Docker engine has died; the next attempt in {self._pause:.0f} s. {said}")
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             return
-        daemons.forget_dead(self._folder)
         if launched:
             progress.say(f"The Docker engine had died; started again: {', '.join(launched)}")
 

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from ocore.errors import ExpectedError
@@ -90,8 +90,10 @@ class Progress:
 
 
 def _print(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()
+    """A reader that has gone, or a full disk behind it, ends nobody's work."""
+    with suppress(OSError):
+        sys.stdout.write(line)
+        sys.stdout.flush()
 
 
 def _lower(title: str) -> str:

@@ -181,7 +181,7 @@ class Supervisor:
     def _echo(self, name: str, line: str) -> None:
         if self._printer is None:
             return
-        with self._printing:
+        with self._printing, contextlib.suppress(OSError):  # as for `Progress`: nobody may take it any more
             self._printer.write(Message("line", line, datetime.now(), name, self._colours.get(name)))
 
     def _record(self) -> None:

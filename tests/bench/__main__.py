@@ -1,5 +1,5 @@
-"""`python -m tests.bench [push|door|webhook|rollback|restore|guard|schedule ...]`: measure, print a table each, write
-`bench/<name>.json` in the state folder, and leave nothing else behind."""
+"""`python -m tests.bench [push|build|door|webhook|rollback|restore|guard|schedule ...]`: measure, print a table each,
+write `bench/<name>.json` in the state folder, and leave nothing else behind."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from tests.bench import surroundings
 if TYPE_CHECKING:
     from ocore.machine.progress import Progress
 
-BENCHES = ("push", "door", "webhook", "rollback", "restore", "guard", "schedule")
+BENCHES = ("push", "build", "door", "webhook", "rollback", "restore", "guard", "schedule")
 SIZES = (35, 1000, 5000)
 
 NEEDED = ("bash", "curl", "docker", "git")
@@ -65,10 +65,11 @@ def main() -> int:
 
 
 def _measure(progress: "Progress", chosen: argparse.Namespace, results: Path, state: Path) -> None:
-    from tests.bench import cast, door, guard, push, report, restore, rollback, schedule, webhook
+    from tests.bench import build, cast, door, guard, push, report, restore, rollback, schedule, webhook
 
     measures = {
         "push": push.measure,
+        "build": build.measure,
         "door": door.measure,
         "webhook": webhook.measure,
         "rollback": rollback.measure,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
 from tests.bench.surroundings import BY_HAND_PORT, NAMESPACE
 from tests.git_remote import GitRemote
 
@@ -106,6 +108,7 @@ class ByHand:
             "POSTGRES": f"{NAMESPACE}-postgres",
             "VOLUME": NAME,
             "PORT": str(BY_HAND_PORT),
+            "CERTIFICATES": settings.OCORE_BUILD_CERTIFICATES,
             "LABEL": f"io.ocore.namespace={NAMESPACE}",
             **instead,
         }
@@ -120,8 +123,11 @@ class ByHand:
         return Done(seconds, phases)
 
 
-def remove_images(client: Any) -> None:
-    """What the script built: it carries no label of ours, but the name that only it gives."""
+def remove(client: Any) -> None:
+    """What the script made: the name that only it gives tells, since it sets containers aside under another than their
+    label says, and its images carry none."""
+    for container in client.containers(all=True, filters={"name": f"^/{NAME}"}):
+        client.remove_container(container["Id"], force=True, v=True)
     for image in client.images(name=NAME):
         for tag in image["RepoTags"] or []:
             client.remove_image(tag)

@@ -9,7 +9,8 @@
 #   by_hand.sh settle      what was written is on the disk
 #
 # Prints a line "phase seconds-since-the-epoch" at each phase's end. From the environment: FOLDER (holds mirror.git and
-# odoo.conf), NAME, BRANCH, MODULE, BASE (Odoo's image), DATABASE, NETWORK, POSTGRES, VOLUME, PORT, LABEL.
+# odoo.conf), NAME, BRANCH, MODULE, BASE (Odoo's image), DATABASE, NETWORK, POSTGRES, VOLUME, PORT, LABEL, CERTIFICATES
+# (a PEM file that pip trusts; may be empty).
 set -euo pipefail
 
 data=$(docker volume inspect --format '{{.Mountpoint}}' "$VOLUME")
@@ -29,7 +30,21 @@ build() {
     context=$(mktemp --directory)
     mkdir "$context/addons"
     git --git-dir "$FOLDER/mirror.git" archive "$commit" "$MODULE" | tar --extract --directory "$context/addons"
-    printf 'FROM %s\nCOPY addons /opt/ocore/addons\n' "$BASE" > "$context/Dockerfile"
+    echo "FROM $BASE" > "$context/Dockerfile"
+    if git --git-dir "$FOLDER/mirror.git" show "$commit:requirements.txt" > "$context/requirements.txt" 2> /dev/null; then
+        mkdir "$context/pip"
+        mv "$context/requirements.txt" "$context/pip"
+        [ -z "$CERTIFICATES" ] || cp "$CERTIFICATES" "$context/pip/certificates.pem"
+        cat >> "$context/Dockerfile" << END
+USER root
+RUN command -v pip3 > /dev/null || (apt-get update && apt-get install -y --no-install-recommends python3-pip)
+COPY pip /opt/pip
+RUN ${CERTIFICATES:+PIP_CERT=/opt/pip/certificates.pem} PIP_BREAK_SYSTEM_PACKAGES=1 \\
+    pip3 install --no-cache-dir -r /opt/pip/requirements.txt
+USER odoo
+END
+    fi
+    echo "COPY addons /opt/ocore/addons" >> "$context/Dockerfile"
     docker build --quiet --tag "$image" "$context" > /dev/null
     rm -r "$context"
 }

@@ -72,6 +72,11 @@ class Cast:
         self._numbers += 1
         return {"README.md": f"Notes, in their {self._numbers}th wording.\n"}
 
+    def requirements(self) -> dict[str, str]:
+        """A Python package to install, and a comment that no earlier push had: the layer is built anew."""
+        self._numbers += 1
+        return {"requirements.txt": f"# The {self._numbers}th.\nphonenumbers==9.0.43\n"}
+
     def push(self, files: dict[str, str]) -> Live:
         """Push to the branch that oCore deploys, call the webhook as a git host would, and wait until it is live."""
         began, clock = time.monotonic(), time.time()

@@ -90,8 +90,8 @@ def clean(state: Path) -> None:
     engine = find_engine()
     if engine is not None:
         client = Engine(ServerSpec(name="this machine", endpoint=engine.endpoint)).api
+        by_hand.remove(client)
         remove_everything(client, NAMESPACE)
-        by_hand.remove_images(client)
     shutil.rmtree(state, ignore_errors=True)
 
 

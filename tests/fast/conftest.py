@@ -1,12 +1,14 @@
 """Acme's production with a real git repository, on a simulated server."""
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.color import no_style
@@ -24,6 +26,24 @@ from tests import factories
 from tests.acme import ADA, addon
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
+
+IN_MEMORY = "/dev/shm"
+ROOM_BYTES = 1024**3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where these tests run alone, their folders lie in memory: many small files, and git waits for the disk."""
+    if all("tests/fast" in argument for argument in config.args) and _can_be_used(IN_MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
+        settings.OCORE_FILE_REPOSITORIES.append(IN_MEMORY)
+
+
+def _can_be_used(folder: str) -> bool:
+    """Room enough, and programs may be run from it: some tests write their own."""
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > ROOM_BYTES
 
 
 @pytest.fixture(scope="session", autouse=True)

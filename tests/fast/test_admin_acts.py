@@ -21,7 +21,7 @@ from instances.runtimes.base import ServerUnreachable
 from projects.models import Environment, Project, Server
 from tests import factories
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +187,16 @@ def test_a_removal_that_stopped_shows_its_problem_and_can_be_tried_again(root: C
     page = text_of(root.get(url(plain, "change")))
     assert "The engine does not answer." in page
     assert url(plain, "delete") in page
+
+
+def test_a_removal_whose_server_does_not_answer_says_that_it_goes_on_by_itself(
+    root: Client, plain: Environment
+) -> None:
+    now = timezone.now()
+    Environment.objects.update(removing_since=now, removal_due=now, removal_problem="The engine does not answer.")
+    page = text_of(root.get(url(plain, "change")))
+    assert "It goes on once its server answers: The engine does not answer." in page
+    assert "Try again" not in page
 
 
 def test_nothing_ours_can_be_deleted_in_bulk(root: Client, plain: Environment) -> None:

@@ -348,6 +348,7 @@ def test_slugs_are_proposed_from_the_name_and_fixed_afterwards(root: Client) -> 
         assert row.slug != "other-slug"
 
 
+@pytest.mark.django_db(transaction=True)
 def test_changed_settings_are_shown_as_due_at_the_next_deployment(root: Client, queues: Any) -> None:
     environment = factories.environment(branch="", secret_variables={"KEY": "hunter2hunter2"})
     root.post(reverse("admin:projects_environment_deploy", args=[environment.pk]))
@@ -369,6 +370,7 @@ def test_changed_settings_are_shown_as_due_at_the_next_deployment(root: Client, 
     assert "hunter2" not in shown
 
 
+@pytest.mark.django_db(transaction=True)
 def test_after_a_setting_was_changed_it_says_how_what_runs_gets_it(root: Client, queues: Any) -> None:
     environment = factories.environment(branch="")
     root.post(reverse("admin:projects_environment_deploy", args=[environment.pk]))

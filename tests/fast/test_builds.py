@@ -17,7 +17,7 @@ from deployments.steps import build
 from instances.odoo import queries
 from instances.odoo.queries import Stored
 from instances.runtimes import runtime_for
-from instances.runtimes.base import BuildFailed
+from instances.runtimes.base import Exit
 from instances.runtimes.simulated import Faults
 from ocore.locks import file_lock, lock_if_free
 from projects.models import Environment, Project
@@ -47,9 +47,10 @@ def deploy(production: Environment, queues: Queues, faults: Faults) -> Any:
 def simulated(change: Any) -> Any:
     """Change the simulated server's whole state by hand."""
     path = Path(settings.STATE_DIR) / "simulated" / "sim.json"
-    state = json.loads(path.read_text())
-    change(state)
-    path.write_text(json.dumps(state))
+    with file_lock(path.with_suffix(".lock")):
+        state = json.loads(path.read_text())
+        change(state)
+        path.write_text(json.dumps(state))
 
 
 def another_base_image(keep_by_id: bool = False) -> None:
@@ -234,24 +235,51 @@ def test_whoever_waits_for_a_lock_may_give_up(tmp_path: Path) -> None:
         assert len(calls) == 2
 
 
-BUILDER_SAYS = (
-    'Step 5\n\x1b[91mTraceback (most recent call last):\n\x1b[0m\x1b[91m  File "<string>", line 1, in <module>\n'
-    '\x1b[0m\x1b[91m  File "/opt/ocore/addons/acme_notes/models.py", line 1\n    def broken(:\n               ^\n'
-    "SyntaxError: invalid syntax\n\x1b[0mThe command 'python3 -c ...' returned a non-zero code: 1"
+IMAGE_SAYS = (
+    'Traceback (most recent call last):\n  File "<string>", line 1, in <module>\n'
+    '  File "/opt/ocore/addons/acme_notes/models.py", line 1\n    def broken(:\n               ^\n'
+    "SyntaxError: invalid syntax\n"
 )
+BROKEN = {"acme_notes/__init__.py": "from . import models\n", "acme_notes/models.py": "def broken(:\n"}
 
 
-def test_a_file_that_the_images_python_cannot_read_is_named_with_its_line(
-    production: Environment, queues: Queues, faults: Faults
+def test_python_that_the_images_python_cannot_read_either_is_named_before_anything_is_touched(
+    production: Environment, remote: GitRemote, queues: Queues, faults: Faults
 ) -> None:
-    faults.raised["images.build"] = BuildFailed("The build failed.", detail=BUILDER_SAYS)
+    remote.commit("Typing error", BROKEN)
+    faults.exits["look"] = Exit(1, IMAGE_SAYS)
 
     failed = services.request_deployment(production, Trigger.MANUAL, ADA)
     queues.run_all()
-    failed.refresh_from_db()
 
+    failed.refresh_from_db()
     assert failed.status == Status.FAILED
     assert failed.error == (
         "The Python file /opt/ocore/addons/acme_notes/models.py has a syntax error in line 1: invalid syntax."
     )
     assert failed.advice == "Correct that file and push again."
+    assert not [call for call in faults.calls if call.startswith(("edge.close", "containers.create"))]
+
+
+def test_python_that_only_the_images_python_can_read_is_deployed(
+    deploy: Any, remote: GitRemote, faults: Faults
+) -> None:
+    remote.commit("Newer Python", BROKEN)
+
+    assert deploy().status == Status.SUCCEEDED
+    assert [call for call in faults.calls if call.startswith("containers.run") and "--look-" in call]
+
+
+def test_what_is_broken_in_an_addon_that_nobody_installs_stops_no_deployment(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    legacy = "{'name': 'Legacy', 'version': '1.0', 'depends': ['base'], 'data': ['view.xml']}"
+    remote.commit(
+        "Leftovers",
+        {"legacy/__manifest__.py": legacy, "legacy/__init__.py": "print 'x'\n", "legacy/view.xml": "<odoo>"},
+    )
+    Environment.objects.filter(pk=production.pk).update(custom_modules=["acme_notes"])
+    production.refresh_from_db()
+    faults.exits["look"] = Exit(1, IMAGE_SAYS)
+
+    assert deploy().status == Status.SUCCEEDED

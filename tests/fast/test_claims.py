@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -14,10 +15,10 @@ from deployments.models import Deployment
 from deployments.run import claim as run_claim
 from deployments.services import NotPossible
 from deployments.states import Status
-from instances import doors
-from instances.models import Door, Instance
+from instances import doors, incidents
+from instances.models import Door, Incident, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import EdgeError
+from instances.runtimes.base import DatabaseError, EdgeError, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from ocore import waiting
 from projects.models import Environment
@@ -276,6 +277,12 @@ def test_what_was_asked_by_hand_and_lost_with_redis_is_over_within_seconds(live:
     assert live.state == Instance.State.RESTARTING, "it waits for a worker"
 
     queues.jobs.clear()
+    queues.started.append(f"control_instance-{live.pk}-4711")
+    control.heal()
+    live.refresh_from_db()
+    assert (live.state, live.problem) == (Instance.State.RESTARTING, ""), "a worker has taken it, and claims it next"
+
+    queues.started.clear()
     Instance.objects.update(state_since=timezone.now())
     control.heal()
     live.refresh_from_db()
@@ -296,3 +303,61 @@ def test_a_removal_that_nobody_is_at_goes_on_within_seconds(environment: Environ
     assert recovery.unremoved() == [], "a worker may just have taken it"
     Environment.objects.update(busy_with="its removal", busy_until=timezone.now() - MINUTE)
     assert recovery.unremoved() == [environment.pk], "that worker has died"
+
+
+def test_a_removal_goes_on_by_itself_once_its_silent_server_answers(
+    environment: Environment, faults: Faults, queues: Queues
+) -> None:
+    Environment.objects.update(removing_since=timezone.now() - timedelta(seconds=30))
+    faults.raised["databases.drop"] = ServerUnreachable("The engine does not answer.")
+    removal.carry_out(environment.pk)
+    environment.refresh_from_db()
+    assert environment.removal_problem == "The engine does not answer.", "a person sees why it takes so long"
+    recovery.reconcile()
+    assert "slow" not in queues.jobs, "not at once again"
+
+    Environment.objects.update(removal_due=timezone.now() - timedelta(seconds=1))
+    silent = incidents.notice(Incident.Part.ENGINE, environment.server, "The engine does not answer.")
+    assert recovery.unremoved() == [], "nobody but the keeper asks it"
+    incidents.end(silent)
+    faults.clear()
+    recovery.reconcile()
+    queues.run_all()
+    assert not Environment.objects.exists()
+
+
+def test_a_removal_that_something_else_stopped_waits_for_a_person(environment: Environment, faults: Faults) -> None:
+    removing()
+    Environment.objects.update(removal_due=timezone.now() - timedelta(seconds=1))
+    faults.raised["databases.drop"] = DatabaseError("It belongs to another role.")
+    removal.carry_out(environment.pk)
+    assert recovery.unremoved() == []
+
+    faults.clear()
+    removal.request(environment, ADA)
+    environment.refresh_from_db()
+    assert environment.removal_problem == ""
+    removal.carry_out(environment.pk)
+    assert not Environment.objects.exists()
+
+
+def test_a_removal_that_meets_a_bug_is_loud_and_waits_for_a_person(
+    environment: Environment, faults: Faults, caplog: pytest.LogCaptureFixture
+) -> None:
+    Environment.objects.update(removing_since=timezone.now() - timedelta(seconds=30))
+    faults.raised["databases.drop"] = KeyError("facts")
+    with pytest.raises(KeyError):
+        removal.carry_out(environment.pk)
+
+    environment.refresh_from_db()
+    assert "KeyError: 'facts' This is a defect of oCore" in environment.removal_problem
+    assert "CRITICAL" in caplog.text
+    assert (environment.busy_with, recovery.unremoved()) == ("", [])
+
+
+def test_a_removal_goes_on_after_an_outage_of_the_portals_database(environment: Environment, faults: Faults) -> None:
+    Environment.objects.update(removing_since=timezone.now() - timedelta(seconds=30))
+    faults.raised["databases.drop"] = OperationalError("the database system is shutting down")
+    with pytest.raises(OperationalError):
+        removal.carry_out(environment.pk)
+    assert recovery.unremoved() == [environment.pk]

@@ -31,7 +31,7 @@ from tests import factories
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).resolve().parents[2]
 
 

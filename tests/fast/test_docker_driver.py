@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import docker
 import pytest
@@ -19,6 +20,7 @@ from instances.runtimes.base import (
     File,
     Image,
     ImageMissing,
+    RunFailed,
     ServerSpec,
     ServerUnreachable,
 )
@@ -448,3 +450,46 @@ class TestDeathOfTheEngine:
         monkeypatch.setattr(leftovers, "ENDING_SECONDS", 0.1)
         with pytest.raises(ServerUnreachable, match="first"), leftovers.swept(Dying(absent=1000), "ocore"):
             raise ServerUnreachable("first")
+
+
+class TestLostProcess:
+    """An engine whose containerd was killed shows a container as running that has ended."""
+
+    @pytest.fixture
+    def containers(self, monkeypatch):
+        made = object.__new__(DockerContainers)
+        made.engine = SimpleNamespace(name="this machine", api=SimpleNamespace(top=lambda name: {"Processes": None}))
+        for verb in ("create", "start", "remove"):
+            monkeypatch.setattr(made, verb, lambda *_, **__: None)
+        monkeypatch.setattr(made, "_owned", lambda name: None)
+
+        @contextlib.contextmanager
+        def attached(engine, name):
+            def frames(*, timeout, silence, pulse):
+                yield 1, b"first\n"
+                pulse(1.0)
+                pulse(6.0)
+                raise AssertionError("it would wait for ever")
+
+            yield SimpleNamespace(frames=frames)
+
+        monkeypatch.setattr("instances.runtimes.docker.containers.Conversation.attached", attached)
+        return made
+
+    def test_what_has_no_process_any_more_is_not_waited_for(self, containers):
+        said = []
+        with pytest.raises(RunFailed, match="has ended, but the engine of this machine did not notice"):
+            containers.run(SPEC, said.append, timeout=100, silence=100)
+        assert said[0] == "first\n"
+
+    def test_what_has_one_may_be_silent(self, containers):
+        containers.engine.api.top = lambda name: {"Processes": [["1", "odoo"]]}
+        with pytest.raises(AssertionError, match="for ever"):
+            containers.run(SPEC, lambda _: None, timeout=100, silence=100)
+
+    def test_an_engine_that_does_not_say_is_not_believed_to_have_lost_it(self, containers):
+        def silent(name):
+            raise docker.errors.APIError("not running")
+
+        containers.engine.api.top = silent
+        containers._see_alive("acme-odoo")

@@ -1,5 +1,6 @@
 """What starts the portal: progress for people, processes, packages, the engine's failures explained."""
 
+import errno
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from django.test import override_settings
@@ -285,6 +287,83 @@ def test_an_engine_that_does_not_start_is_tried_again_after_a_pause(our_engine, 
     monkeypatch.setattr(guard, "_due", 0.0)
     guard.look(Progress(said.write))
     assert len(daemons.started(our_engine)) == 1
+
+
+def test_an_engine_that_never_started_has_not_died(tmp_path, monkeypatch):
+    script = tmp_path / "dockerd"
+    script.write_text("#!/bin/sh\necho 'mount: operation not permitted'; exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(daemons, "DOCKER_PID_FILE", tmp_path / "docker.pid")
+    monkeypatch.setattr(daemons, "_accepts", lambda path: True)
+    folder = tmp_path / "engine"
+    with pytest.raises(engine.EngineUnavailable, match="lacks privileges"):
+        daemons.start(folder, QUIET, answers=lambda: False)
+    first = (folder / "dockerd.log").stat().st_ino
+
+    said = io.StringIO()
+    engine.Guard(folder).look(Progress(said.write))
+
+    assert said.getvalue() == ""
+    assert (folder / "dockerd.log").stat().st_ino == first, "it was not tried again"
+
+
+def test_an_engine_that_dies_while_the_disk_is_full_is_started_once_there_is_room(our_engine, monkeypatch):
+    kill_engine(our_engine)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    said = io.StringIO()
+    guard = engine.Guard(our_engine)
+    for what, verb in ((subprocess, "Popen"), (Path, "open")):
+        with monkeypatch.context() as patch:
+            patch.setattr(what, verb, full)
+            patch.setattr(guard, "_due", 0.0)
+            guard.look(Progress(said.write))
+            guard.look(Progress(said.write))
+    assert said.getvalue().count("No space left on device") == 2, "after a pause each"
+    monkeypatch.setattr(guard, "_due", 0.0)
+    guard.look(Progress(said.write))
+    assert len(daemons.started(our_engine)) == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"dockerd": [12', "null", '{"dockerd": 12}', "\udcff"])
+def test_a_record_that_cannot_be_read_is_said_once_and_taken_as_empty(our_engine, text, caplog):
+    (daemon,) = daemons.started(our_engine)
+    whole = (our_engine / "started.json").read_text()
+    (our_engine / "started.json").write_text(text, errors="surrogateescape")
+    guard = engine.Guard(our_engine)
+    for _ in range(3):
+        guard.look(QUIET)
+    assert caplog.text.count("can't be read") == 1
+
+    (our_engine / "started.json").write_text(whole)
+    kill_engine(our_engine)
+    guard.look(QUIET)
+    assert daemons.started(our_engine) != [daemon]
+
+
+def test_a_record_is_whole_or_the_one_before(our_engine, monkeypatch):
+    before = (our_engine / "started.json").read_text()
+
+    def dies(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", dies)
+        with pytest.raises(KeyboardInterrupt):
+            daemons.forget_dead(our_engine)
+    assert (our_engine / "started.json").read_text() == before
+
+
+def test_output_that_nobody_takes_ends_no_work(monkeypatch):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    Progress().say("It goes on.")
 
 
 def test_a_pid_file_that_names_somebody_else_is_removed(tmp_path, monkeypatch):

@@ -169,6 +169,51 @@ def test_whatever_breaks_the_old_version_serves_with_every_accepted_write(
     assert not [name for name in databases if "__s" in name], "the clone was put back or removed"
 
 
+def test_what_was_made_for_an_update_goes_when_there_is_nothing_to_update_any_more(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    """Somebody uninstalls the module between the plan and the closed door."""
+    deploy()
+    remote.commit("Second", addon("1.1"))
+
+    def uninstalled(*_: Any) -> None:
+        faults.raised.clear()
+        with runtime_for(production.server)._store.open() as state:
+            state["databases"][production.database]["modules"]["acme_notes"] = ["uninstalled", ""]
+
+    faults.raised["edge.close"] = uninstalled
+    faults.calls.clear()
+
+    second = deploy()
+
+    assert second.status == Status.SUCCEEDED, log_of(second)
+    assert f"containers.create ocore-test-acme-production--update-d{second.pk}" in faults.calls
+    assert not [call for call in faults.calls if call.startswith("containers.run")]
+    assert running(production) == [f"ocore-test-acme-production-main-d{second.pk}"]
+    assert not [one for one in runtime_for(production.server).containers.list({}) if "--update-" in one.name]
+
+
+def test_a_deployment_that_is_cancelled_while_the_door_closes_leaves_nothing_of_what_was_made(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    first = deploy()
+    remote.commit("Second", addon("1.1"))
+
+    def cancel(*_: Any) -> None:
+        faults.raised.clear()
+        services.cancel(Deployment.objects.get(status=Status.RUNNING), Who("grace"))
+
+    faults.raised["edge.close"] = cancel
+
+    second = deploy()
+
+    assert second.status == Status.CANCELLED, log_of(second)
+    names = {
+        one.name for one in runtime_for(production.server).containers.list({"io.ocore.environment": production.key})
+    }
+    assert names == {f"ocore-test-acme-production-main-d{first.pk}"}
+
+
 def test_a_failed_build_changes_nothing(
     deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:

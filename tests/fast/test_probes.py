@@ -11,6 +11,7 @@ from instances.runtimes import simulated
 from instances.runtimes.base import Answer, ServerUnreachable
 from projects.models import Environment, Server
 from tests import factories
+from tests.conftest import Queues
 
 pytestmark = pytest.mark.django_db
 
@@ -134,18 +135,20 @@ def test_what_only_needs_rows_comes_before_any_server_is_asked(monkeypatch: pyte
     assert done == ["slots", "servers"]
 
 
-def test_an_instance_on_a_server_whose_engine_is_down_is_healed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_on_a_server_whose_engine_is_down_is_healed_later(
+    monkeypatch: pytest.MonkeyPatch, queues: Queues
+) -> None:
     instance = live("left").instances.get()
     Instance.objects.update(state=Instance.State.RESTARTING, container="c", state_since=None)
     incident = incidents.notice(Incident.Part.ENGINE, instance.environment.server, "It is silent.")
-    broken(monkeypatch)
 
-    control.heal()
+    with monkeypatch.context() as engine:
+        broken(engine)
+        control.heal()
     instance.refresh_from_db()
     assert instance.state == Instance.State.RESTARTING
 
     incidents.end(incident)
-    monkeypatch.undo()
     control.heal()
     instance.refresh_from_db()
     assert instance.state == Instance.State.FAILED

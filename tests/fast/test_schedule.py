@@ -127,6 +127,27 @@ def test_who_would_only_wait_for_another_s_build_stays_in_the_line_until_that_ha
     assert len([call for call in faults.calls if call.startswith("images.build")]) == 1
 
 
+def test_what_is_built_already_is_waited_for_by_nobody(production: Environment, queues: Queues) -> None:
+    sha = "a" * 40
+    factories.deployment(production, commit=sha, content="x", live=True)
+    others = [
+        factories.environment(name=f"S{n}", slug=f"s{n}", kind="staging", server=production.server) for n in range(2)
+    ]
+
+    found = [services.request_deployment(one, Trigger.PUSH, ADA, ref="main", commit=sha) for one in others]
+
+    assert admitted() == [one.pk for one in found]
+
+
+def test_what_is_put_on_another_odoo_is_another_build(production: Environment, queues: Queues) -> None:
+    older = factories.environment(name="Old", slug="old", server=production.server, odoo_version="18.0")
+    more = factories.environment(name="More", slug="more", server=production.server, pip_packages=["iniconfig"])
+    Server.objects.update(concurrent_deployments=5, concurrent_builds=5)
+
+    found = [request(one) for one in (production, older, more)]
+    assert admitted() == [one.pk for one in found]
+
+
 def test_who_goes_back_to_an_image_waits_for_nobody_s_build(production: Environment, queues: Queues) -> None:
     staging = factories.environment(name="Staging", slug="staging", kind="staging", server=production.server)
     first = request(production)

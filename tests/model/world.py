@@ -344,6 +344,11 @@ class Handover:
         self._reach()
         return list(self._queue.job_ids)
 
+    @property
+    def started_job_registry(self) -> Any:
+        self._reach()
+        return self._queue.started_job_registry
+
     def _reach(self) -> None:
         if self._world.redis_away > 0:
             self._world.redis_away -= 1

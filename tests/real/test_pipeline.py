@@ -306,7 +306,7 @@ def test_python_that_the_images_python_cannot_read_changes_nothing(
 
     assert broken.status == Status.FAILED, log_of(broken)
     assert "acme_notes/controllers/main.py has a syntax error in line 1" in broken.error
-    assert [step.kind for step in broken.steps.all()] == [StepKind.BUILD]
+    assert [step.kind for step in broken.steps.all()] == [StepKind.BUILD, StepKind.SNAPSHOT]
     still_serves(production, before, writer)
     assert writer.failed == []
 

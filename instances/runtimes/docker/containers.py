@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from docker.errors import APIError, NotFound
+from docker.errors import APIError, DockerException, NotFound
 
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
@@ -29,6 +29,8 @@ from instances.runtimes.docker.streams import DeadlinePassed, Lines
 
 REMOVAL_SECONDS = 30
 APPEARING_SECONDS = 5
+LOOK_SECONDS = 5.0
+"""Of silence, after which it is looked whether there is still a process that could say something."""
 BACK_SECONDS = 10
 """So long an engine that died is waited for before what it ran is left to whoever looks next."""
 NEVER_STARTED_BY_US = frozenset({"paused", "restarting"})
@@ -182,16 +184,28 @@ class DockerContainers(DockerStores):
             time.sleep(0.1)
 
     def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
-        """As `Containers.run`. What an interrupted run left under that name goes first. While it is silent, `log` gets
-        an empty text every second, so that it can stop it."""
+        """As `Containers.run`. What an interrupted run left under that name goes first; what was only created, `create`
+        judges. While it is silent, `log` gets an empty text every second, so that it can stop it."""
         deadline = time.monotonic() + timeout
         lines = Lines(log)
-        self.remove(spec.name)
+        looked = 0.0
+
+        def pulse(silent: float) -> None:
+            nonlocal looked
+            log("")
+            looked = min(looked, silent)
+            if silent - looked >= LOOK_SECONDS:
+                looked = silent
+                self._see_alive(spec.name)
+
+        present = self._owned(spec.name)
+        if present and present.state != "created":
+            self.remove(spec.name)
         try:
             self.create(replace(spec, restart=False))
             with Conversation.attached(self.engine, spec.name) as conversation:
                 self.start(spec.name)
-                for _stream, data in conversation.frames(timeout=timeout, silence=silence, pulse=lambda _: log("")):
+                for _stream, data in conversation.frames(timeout=timeout, silence=silence, pulse=pulse):
                     lines.feed(data)
             lines.end()
             return Exit(self._exit_code(spec.name, deadline, log), lines.kept)
@@ -215,6 +229,16 @@ class DockerContainers(DockerStores):
                 time.sleep(0.2)
             else:
                 return
+
+    def _see_alive(self, name: str) -> None:
+        """An engine whose containerd was killed may never hear that a container has ended: it runs there for ever,
+        without a process. Raises `RunFailed`."""
+        try:
+            processes = self.engine.api.top(name)["Processes"]
+        except (DockerException, *NO_ANSWER):
+            return  # it has just ended, or the engine doesn't answer: whoever reads its output hears of both
+        if not processes:
+            raise RunFailed(f"{name} has ended, but the engine of {self.engine.name} did not notice how.")
 
     def _exit_code(self, name: str, deadline: float, log: Log) -> int:
         """Its output has ended; so has it, unless the engine itself was restarted meanwhile."""
