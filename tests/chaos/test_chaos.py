@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.real, pytest.mark.usefixtures("module_db")]
 
 NAMESPACE = "ocore-chaos" if LANE == 1 else f"ocore-chaos-{LANE}"
 EDGE_PORT = 18090 if LANE == 1 else 18190 + LANE
-IN_MAKE_TEST = {"crash points": 4, "random": 2}
+IN_MAKE_TEST = {"crash points": 3, "random": 2}
 RANDOM = COUNT if COUNT and not EVERYTHING else IN_MAKE_TEST["random"]
 SCENARIOS_IN_MAKE_TEST = ("broken-update", "recovery-after-update")
 """Recording all of them takes longer than `make test` may."""
