@@ -56,7 +56,8 @@ def of_parts(server: Server) -> QuerySet[Incident]:
 def notice(
     part: Incident.Part, server: Server, seen: str, *, instance: Instance | None = None, detail: str = ""
 ) -> Incident:
-    """The unended incident of that part or instance: the one there is, the one that it was lately, or a new one."""
+    """The unended incident of that part or instance: the one there is, the one that it was lately, or a new one. Where
+    another makes and ends one in the same instant, that one."""
     now = timezone.now()
     about = Incident.objects.filter(part=part, server=server, instance=instance)
     known = about.filter(ended_at=None).first()
@@ -81,8 +82,8 @@ def notice(
                 next_attempt_at=now,
                 **said,
             )
-    except IntegrityError:  # another was faster
-        return about.get(ended_at=None)
+    except IntegrityError:  # another was faster, and may have ended it by now
+        return about.latest("pk")
     logger.warning("%s is down: %s", made.subject, made.seen)
     return made
 

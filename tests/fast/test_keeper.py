@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import IntegrityError
 from django.utils import timezone
 
 from deployments import attention, claims, control, jobs, keeper, looks, pipeline, probes, recovery, services, serving
@@ -772,3 +773,18 @@ def test_a_part_that_somebody_starts_at_the_last_moment_is_not_removed(live: Ins
     found = runtime.containers.find(POSTGRES)
     assert found
     assert found.running
+
+
+def test_an_incident_that_another_makes_and_ends_in_the_same_instant_is_that_one(
+    live: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = incidents.notice(Incident.Part.INSTANCE, live.environment.server, "It has exited.", instance=live)
+    incidents.end(ended)
+
+    def another_was_faster(**_: Any) -> Incident:
+        raise IntegrityError
+
+    monkeypatch.setattr(Incident.objects, "create", another_was_faster)
+    found = incidents.notice(Incident.Part.INSTANCE, live.environment.server, "It has exited.", instance=live)
+    assert found == ended
+    assert not incidents.attempt(found)
