@@ -85,8 +85,12 @@ def hand_out(server: int) -> None:
     with transaction.atomic():
         row = Server.objects.select_for_update(no_key=True).get(pk=server)
         chosen = [one.pk for one in islice(_startable(server), load(row).free)]
+        now = timezone.now()
+        turns = {pk: now + timedelta(microseconds=turn) for turn, pk in enumerate(chosen)}
+        # In the order in which a push to several environments takes their rows: else each waits for the other.
+        for pk in Deployment.objects.filter(pk__in=chosen).order_by("environment_id").values_list("pk", flat=True):
+            Deployment.objects.filter(pk=pk, status=Status.QUEUED).update(admitted_at=turns[pk])
         for pk in chosen:
-            Deployment.objects.filter(pk=pk, status=Status.QUEUED).update(admitted_at=timezone.now())
             transaction.on_commit(lambda pk=pk: queues.enqueue_deployment(pk))  # type: ignore[misc]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments import pipeline, recovery, schedule, services
@@ -299,6 +300,31 @@ def test_however_many_hand_out_at_once_the_limit_holds(environments: Iterator[En
         thread.join()
 
     assert len(admitted()) == 3
+
+
+def test_a_push_to_several_environments_and_who_hands_out_take_their_rows_in_one_order(
+    environments: Iterator[Environment], server: Server, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that locks rows would end one of the two with a deadlock."""
+    low, high = next(environments), next(environments)
+    Deployment.objects.create(environment=low, trigger=Trigger.MANUAL)
+    first = Deployment.objects.create(
+        environment=high, trigger=Trigger.MANUAL, queued_since=timezone.now() - timedelta(hours=1)
+    )
+    taken: list[int] = []
+    update = QuerySet.update
+
+    def spy(rows: Any, **fields: Any) -> int:
+        if "admitted_at" in fields:
+            taken.append(rows.get().environment_id)
+        return update(rows, **fields)
+
+    monkeypatch.setattr(QuerySet, "update", spy)
+    schedule.hand_out(server.pk)
+
+    assert taken == [low.pk, high.pk]
+    assert admitted()[0] == first.pk, "whose turn it is stays as it is"
+    assert queues.jobs["deployments"][0] == ("run_deployment", (first.pk,))
 
 
 @pytest.mark.parametrize("limit", [0, 101])
