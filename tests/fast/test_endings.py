@@ -1,5 +1,6 @@
 """How a deployment ends before its end: cancelled in any step, past a deadline; and how it is deployed again."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from deployments.services import NotPossible, Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.models import Door
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Exit
+from instances.runtimes.base import Exit, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from ocore import waiting
 from ocore.errors import ExpectedError
@@ -239,6 +240,23 @@ def test_together_calls_the_others_away_when_one_fails() -> None:
     with pytest.raises(ExpectedError, match="no"):
         waiting.together(long, fails)
     assert ended == ["long"]
+
+
+def test_who_works_beside_a_failure_is_called_away_with_it() -> None:
+    """Not only the other threads: a build isn't brought to its end where PostgreSQL can't be prepared."""
+
+    def fail() -> None:
+        raise ServerUnreachable("It does not answer.")
+
+    began = time.monotonic()
+
+    def work() -> None:
+        with waiting.heeding(lambda: None), waiting.beside(fail):
+            waiting.pause(20)
+
+    with pytest.raises(ServerUnreachable):
+        work()
+    assert time.monotonic() - began < 10
 
 
 def test_undisturbed_nobody_is_called_away() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from deployments import pipeline, recovery, services
+from deployments import ahead, pipeline, recovery, services
 from deployments.models import Deployment, Snapshot, Step
 from deployments.services import Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
@@ -573,6 +573,42 @@ def test_a_worker_that_lost_its_deployment_does_nothing_more(
 
     changing = ("containers.create", "containers.start", "databases.drop", "edge.open", "containers.remove")
     assert not [call for call in faults.calls if call.startswith(changing)]
+
+
+def test_a_worker_that_lost_its_deployment_does_nothing_more_in_its_threads_either(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+) -> None:
+    """Another has taken over while the door was opening, beside which the old containers are removed."""
+    first = deploy()
+    remote.commit("Second", addon("1.1"))
+    second = services.request_deployment(production, Trigger.PUSH, ADA)
+
+    def taken_over(*_: Any) -> None:
+        Deployment.objects.filter(pk=second.pk).update(token=99)
+        faults.calls.clear()
+
+    faults.raised["edge.open"] = taken_over
+    pipeline.run(second.pk)
+
+    assert not [call for call in faults.calls if call.startswith("containers.remove")]
+    assert runtime_for(production.server).containers.find(f"ocore-test-acme-production-main-d{first.pk}")
+
+
+def test_what_was_read_ahead_of_a_long_build_is_read_again(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    faults.calls.clear()
+    deploy()
+    once = faults.calls.count(f"databases.query {production.database}")
+    remote.commit("Third", addon("1.2"))
+    monkeypatch.setattr(ahead, "FRESH_SECONDS", 0.0)
+    faults.calls.clear()
+
+    deploy()
+
+    assert faults.calls.count(f"databases.query {production.database}") == once + 1
 
 
 @pytest.mark.parametrize("another_at_work", [True, False])
