@@ -12,8 +12,9 @@ from typing import Protocol
 
 from django.conf import settings
 
-from instances.runtimes.base import NAMESPACE_LABEL, Containers, ContainerSpec, FilestoreFacts, ServerSpec
+from instances.runtimes.base import HOLDER_LABEL, NAMESPACE_LABEL, Containers, ContainerSpec, FilestoreFacts, ServerSpec
 from ocore.errors import ExpectedError
+from ocore.machine.processes import own_name
 
 MOUNT = "/var/lib/odoo"
 TIMEOUT = 3600.0
@@ -159,7 +160,7 @@ class VolumeFilestores:
             entrypoint=["sh", "-c", script, "sh", MOUNT, *names],
             user="0:0",
             volumes={volume: MOUNT},
-            labels={NAMESPACE_LABEL: self._spec.namespace, VOLUME_LABEL: volume},
+            labels={NAMESPACE_LABEL: self._spec.namespace, VOLUME_LABEL: volume, HOLDER_LABEL: own_name()},
             memory_bytes=512 * 1024**2,
             pids=64,
             capabilities=CAPABILITIES,

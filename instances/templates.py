@@ -13,6 +13,7 @@ from instances import processes
 from instances.odoo import commands, config, queries
 from instances.odoo.versions import series
 from instances.runtimes.base import (
+    HOLDER_LABEL,
     NAMESPACE_LABEL,
     ContainerSpec,
     DatabaseError,
@@ -25,6 +26,7 @@ from instances.runtimes.base import (
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
+from ocore.machine.processes import own_name
 
 INIT_SECONDS = 900.0
 INIT_SILENCE_SECONDS = 300.0
@@ -136,7 +138,11 @@ def _initialise(runtime: Runtime, image: str, version: str, name: str, log: Log)
         entrypoint=(),
         files=(File(config.CONFIG_PATH, conf.encode(), mode=0o444),),
         network=runtime.network,
-        labels={NAMESPACE_LABEL: settings.OCORE_NAMESPACE, "io.ocore.role": "template"},
+        labels={
+            NAMESPACE_LABEL: settings.OCORE_NAMESPACE,
+            HOLDER_LABEL: own_name(),
+            "io.ocore.role": "template",
+        },
         memory_bytes=2 * 1024**3,
         pids=processes.ODOO_PIDS,
     )

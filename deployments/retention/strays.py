@@ -21,8 +21,9 @@ from instances import templates
 from instances.filestore import VOLUME_LABEL
 from instances.models import Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Container, ImageMissing, ServerUnreachable, aside_name
+from instances.runtimes.base import HOLDER_LABEL, Container, ImageMissing, ServerUnreachable, aside_name
 from ocore.locks import file_lock
+from ocore.machine.processes import is_dead
 from projects.models import Environment
 
 UNKNOWN = "nothing on record knows it, and it may be a client's: look at it, then ./manage.py retention --unknown"
@@ -183,12 +184,12 @@ def containers(scene: Scene) -> Iterator[Thing]:
                 _unless_serving(environment, container.name, remove),
                 of=str(environment),
                 since=container.created_at,
-                needed=scene.needs.environments.get(environment.pk) or _young(container),
+                needed=scene.needs.environments.get(environment.pk) or young(container),
                 over="left behind; it is not what serves",
             )
         elif _helper(container):
             yield thing(
-                remove, since=container.created_at, needed=_young(container), over="a worker that was killed left it"
+                remove, since=container.created_at, needed=young(container), over="a worker that was killed left it"
             )
         else:
             yield thing(remove, since=container.created_at, unknown=UNKNOWN)
@@ -212,8 +213,10 @@ def _helper(container: Container) -> bool:
     )
 
 
-def _young(container: Container) -> str:
-    """Nothing that a worker does takes longer than a deployment may."""
+def young(container: Container) -> str:
+    """Nothing that a worker does takes longer than a deployment may; and nobody waits for what a dead one began."""
+    if is_dead(container.labels.get(HOLDER_LABEL, "")):
+        return ""
     hours = settings.OCORE_DEPLOYMENT_TIMEOUT / 3600
     if container.created_at and timezone.now() - container.created_at < timedelta(hours=hours):
         return f"made less than {hours:.0f} h ago, so somebody may be at work with it"

@@ -14,11 +14,13 @@ from django.utils import timezone
 from deployments import control, recovery
 from deployments.fence import fenced
 from deployments.models import Deployment
+from deployments.retention import strays
 from deployments.run import Busy, Lost, take_over
 from deployments.states import Status
 from instances import doors
 from instances.models import Instance
 from instances.runtimes import runtime_for
+from instances.runtimes.base import HOLDER_LABEL, Container
 from ocore.machine.processes import die_with_parent, is_dead, kill_named, own_name
 from projects.models import Environment, Server
 from tests import factories
@@ -158,3 +160,9 @@ def test_nobody_waits_for_a_reload_or_a_restart_whose_process_died(environment: 
     assert (environment.busy, environment.busy_with) == (False, "")
     assert Server.objects.get().reloading_until is None
     assert Instance.objects.get().state == Instance.State.FAILED
+
+
+@pytest.mark.parametrize(("holder", "stays"), [(dead, False), (own_name, True), (lambda: "another-machine 1 1", True)])
+def test_a_helper_that_somebody_may_be_waiting_for_stays_and_one_of_the_dead_goes_at_once(holder, stays) -> None:
+    helper = Container("x-files-1", "1", "exited", created_at=timezone.now(), labels={HOLDER_LABEL: holder()})
+    assert bool(strays.young(helper)) is stays

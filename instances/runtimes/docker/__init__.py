@@ -10,6 +10,7 @@ from instances.database import PostgresCluster
 from instances.edge import CaddyEdge
 from instances.filestore import VolumeFilestores
 from instances.runtimes.base import (
+    HOLDER_LABEL,
     Containers,
     ContainerSpec,
     Databases,
@@ -26,6 +27,7 @@ from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.images import DockerImages
 from instances.runtimes.docker.inventory import Inventory, everything_of, remove_everything
 from ocore import waiting
+from ocore.machine.processes import own_name
 
 __all__ = ["DockerRuntime", "Engine", "Inventory", "everything_of", "remove_everything"]
 
@@ -69,6 +71,7 @@ class DockerRuntime:
             image=image.reference,
             entrypoint=(),
             command=("df", "-Pk", "/"),
+            labels={HOLDER_LABEL: own_name()},
             memory_bytes=64 * 1024**2,
         )
         exit_ = self.containers.run(spec, lambda _: None, timeout=60, silence=60)
