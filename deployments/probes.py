@@ -15,7 +15,7 @@ from deployments.models import Deployment
 from instances import incidents
 from instances.models import Door, HealthCheck, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Answer, ServerUnreachable
+from instances.runtimes.base import Answer, Colour, ServerUnreachable
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
 from projects.inheritance import resolve
@@ -114,12 +114,16 @@ def health_path(environment: Environment) -> str:
     return str(resolve(next(iter(environment.instances.all()), environment), "health_path").value)
 
 
+def _colour(environment: Environment) -> Colour:
+    return Colour(next((one.colour for one in environment.instances.all() if one.container), Colour.BLUE))
+
+
 def look(environment: Environment, path: str, *, timeout: float = 10) -> Answer:
     """Past the door: a held request would wait and tell nothing. A server that can't be asked answers for none but
     itself."""
     try:
         return runtime_for(environment.server).edge.fetch(
-            environment.hostname, path, past_the_door=True, timeout=timeout
+            environment.hostname, path, past_the_door=_colour(environment), timeout=timeout
         )
     except ExpectedError as error:
         return Answer(0, error.message)

@@ -138,7 +138,7 @@ def _remove_from_server(environment: Environment, runtime: Runtime) -> None:
     runtime.databases.drop(environment.database)
     runtime.databases.drop_role(environment.database)
     runtime.filestores.remove(environment.volume)
-    runtime.edge.close(environment.key)
+    runtime.edge.close(doors.upstreams(environment))
     environment.instances.update(state=Instance.State.NEW, container="")
     Door.objects.filter(environment=environment).delete()
     doors.ensure_routes(environment.server, runtime, logger.info)

@@ -8,7 +8,7 @@ from django.utils import timezone
 from deployments import at_work
 from instances.models import Instance
 from instances.odoo import readiness
-from instances.runtimes.base import Container, Runtime
+from instances.runtimes.base import Colour, Container, Runtime
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
 from projects.inheritance import resolve
@@ -51,7 +51,7 @@ def unwell(instance: Instance, runtime: Runtime, seconds: float) -> tuple[str, s
         return inside, ""
     environment = instance.environment
     path = str(resolve(instance, "health_path").value)
-    answer = runtime.edge.fetch(environment.hostname, path, past_the_door=True, timeout=seconds)
+    answer = runtime.edge.fetch(environment.hostname, path, past_the_door=Colour(instance.colour), timeout=seconds)
     if answer.ok:
         return "", ""
     return "", f"It answers, but {environment.hostname} answers {answer.status or 'nothing'} through the edge."

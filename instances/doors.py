@@ -1,11 +1,11 @@
-"""Doors and reloads of a server's edge exclude each other.
+"""Doors and reloads of a server's edge exclude each other; and what the edge should be, the rows say.
 
 A reload of the edge's configuration fails every request that is being held, so none happens while a door on that server
 is closed, and no door closes during one. Rows say who holds what; the edge itself is told afterwards.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from django.conf import settings
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
-from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
+from instances.runtimes.base import Colour, EdgeError, Route, Runtime, Upstream
 from ocore import waiting
 from ocore.machine.processes import is_dead, own_name
 from projects.inheritance import resolve
@@ -26,16 +26,27 @@ RELOAD_SECONDS = 60
 POLL_SECONDS = 0.1
 
 
+def upstream(instance: Instance) -> Upstream:
+    return Upstream(
+        alias=instance.alias,
+        max_requests=max_requests(resolve(instance, "workers").value, resolve(instance, "odoo_conf").value),
+    )
+
+
 def upstreams(environment: Environment) -> tuple[Upstream, ...]:
     """Of every instance that is, or is being, deployed."""
-    found = [one for one in environment.instances.all() if one.state != Instance.State.NEW]
-    return tuple(
-        Upstream(
-            alias=instance.alias,
-            max_requests=max_requests(resolve(instance, "workers").value, resolve(instance, "odoo_conf").value),
-        )
-        for instance in found
-    )
+    return tuple(upstream(one) for one in environment.instances.all() if one.state != Instance.State.NEW)
+
+
+def wanted(environment: Environment) -> dict[Colour, list[Upstream]]:
+    """Where the doors of an environment that is open should lead. One that somebody stopped is left out where others
+    serve: else its clients would wait for it."""
+    deployed = [one for one in environment.instances.all() if one.container]
+    serving = [one for one in deployed if one.state != Instance.State.STOPPED] or deployed
+    found: dict[Colour, list[Upstream]] = {}
+    for instance in serving:
+        found.setdefault(Colour(instance.colour), []).append(upstream(instance))
+    return found
 
 
 def route(environment: Environment) -> Route:
@@ -129,7 +140,7 @@ def close(environment: Environment, runtime: Runtime, holder: str) -> int:
         if time.monotonic() > deadline:
             raise EdgeError(f"The edge of {environment.server} did not finish a reload within {RELOAD_SECONDS} s.")
         waiting.pause(POLL_SECONDS)
-    return runtime.edge.close_and_drain(environment.key, upstreams(environment), settings.OCORE_DRAIN_SECONDS)
+    return runtime.edge.close_and_drain(upstreams(environment), settings.OCORE_DRAIN_SECONDS)
 
 
 def _begin_closing(environment: Environment, holder: str) -> bool:
@@ -154,8 +165,29 @@ def drain(environment: Environment, runtime: Runtime) -> int:
 
 
 def open(environment: Environment, runtime: Runtime, holder: str) -> None:
-    """Let the clients in, unless somebody else holds the door closed."""
+    """Let the clients in, to what the rows say serves; unless somebody else holds the door closed."""
     if Door.objects.filter(environment=environment).exclude(holder=holder).exists():
         return
-    runtime.edge.open(environment.key)
+    lead(environment, runtime)
     Door.objects.filter(environment=environment, holder=holder).delete()
+
+
+def lead(environment: Environment, runtime: Runtime) -> None:
+    """Every door leads to what serves, as the rows say now; the others are closed."""
+    environment = Environment.objects.select_related("project").prefetch_related("instances").get(pk=environment.pk)
+    leads = wanted(environment)
+    for colour, found in leads.items():
+        runtime.edge.open(found, colour)
+    led = {one.alias for found in leads.values() for one in found}
+    if closed := [upstream(one) for one in environment.instances.all() if one.container and one.alias not in led]:
+        runtime.edge.close(closed)
+
+
+def astray(environments: Iterable[Environment], runtime: Runtime) -> list[Environment]:
+    """Those whose doors, which nobody holds closed, lead elsewhere than the rows say, or are closed."""
+    found = runtime.edge.doors()
+    return [
+        one
+        for one in environments
+        if any(found.get(each.alias) != colour for colour, those in wanted(one).items() for each in those)
+    ]

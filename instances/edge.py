@@ -1,8 +1,9 @@
-"""A server's edge: Caddy in a container, and the doors of its environments.
+"""A server's edge: Caddy in a container, and the doors of its instances.
 
-A door is a file in the edge's volume. The edge serves it to itself and looks at it ten times a second: while it is
-there, requests go to Odoo; while it isn't, they wait (`settings.OCORE_HOLD_SECONDS`, then a maintenance page). So a
-door that was closed stays closed whatever happens to the edge, the portal or the machine.
+A door is a symbolic link in the edge's volume, to the socket of one of Caddy's inner servers (`edge_config`). While it
+is there, requests go to the containers of that colour; while it isn't, they wait (`settings.OCORE_HOLD_SECONDS`, then a
+maintenance page). So a door that was closed stays closed whatever happens to the edge, the portal or the machine, and
+one that is turned over to the other colour never fails a request.
 
 Everything is said to the edge through `exec`: its admin API listens on its own loopback only.
 """
@@ -21,10 +22,11 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from instances import edge_config
-from instances.edge_config import ADMIN, CLOSING_SECONDS, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, STATE
+from instances.edge_config import ADMIN, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, SIDES_FOLDER, STATE
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
     Answer,
+    Colour,
     Containers,
     ContainerSpec,
     EdgeError,
@@ -44,6 +46,12 @@ SPEC_LABEL = "io.ocore.edge"
 FIRST_CONFIG = "/etc/ocore-edge.json"
 MAX_ANSWER_BYTES = 4096
 
+# Sockets that a killed edge has left would keep it from listening.
+RUN = f"""
+mkdir -p {DOORS_FOLDER} {SIDES_FOLDER}
+rm -f {SIDES_FOLDER}/*.sock
+exec caddy run --config {FIRST_CONFIG} --resume
+"""
 READY = f"busybox wget -q -O /dev/null http://{ADMIN}/config/"
 APPLY = f"""
 set -eu
@@ -68,27 +76,35 @@ count() {{
 }}
 """
 IN_FLIGHT = f"set -eu\nnames=$1\n{COUNT}\ncount"
-CLOSE = f"""
-set -eu
-rm -f "{DOORS_FOLDER}/$1"
-busybox sleep {CLOSING_SECONDS}
-"""
-# $1 the door, $2 the upstreams, $3 hundredths of a second to wait for them.
-CLOSE_AND_DRAIN = f"""{CLOSE}
-names=$2
+# $names the counted addresses, $1 hundredths of a second to wait for them.
+DRAIN = f"""
 {COUNT}
 now() {{ read -r up rest < /proc/uptime; echo "${{up%.*}}${{up#*.}}"; }}
-end=$(( $(now) + $3 ))
+end=$(( $(now) + $1 ))
 while left=$(count); [ "$left" -gt 0 ] && [ "$(now)" -lt "$end" ]; do busybox sleep 0.05; done
 echo "$left"
 """
-# Nobody has to wait here for the edge to see it: a request that comes first is held for that tenth of a second.
+CLOSE = f"""
+set -eu
+for door in $1; do rm -f "{DOORS_FOLDER}/$door"; done
+"""
+# A request is counted at its door before it looks whether that is open: once the count is 0, none can slip through.
+CLOSE_AND_DRAIN = f"{CLOSE}\nnames=$2\nset -- $3\n{DRAIN}"
+# One that has just gone through the door may not have come to the container yet.
+DRAIN_SIDE = f"set -eu\nbusybox sleep 0.2\nnames=$1\nset -- $2\n{DRAIN}"
+# A door is never half there: the new link takes the old one's place.
 OPEN = f"""
 set -eu
 mkdir -p {DOORS_FOLDER}
-: > "{DOORS_FOLDER}/$1"
+for door in $1; do
+    ln -sfn "{SIDES_FOLDER}/$2.sock" "{DOORS_FOLDER}/.$door.$$"
+    mv -f "{DOORS_FOLDER}/.$door.$$" "{DOORS_FOLDER}/$door"
+done
 """
-IS_OPEN = f'[ -e "{DOORS_FOLDER}/$1" ] && echo open || echo closed'
+DOORS = f"""
+cd {DOORS_FOLDER} 2>/dev/null || exit 0
+for door in *; do [ ! -L "$door" ] || echo "$door $(readlink "$door")"; done
+"""
 
 
 class CaddyEdge:
@@ -141,42 +157,53 @@ class CaddyEdge:
         done = self._script(APPLY, name, environment={"OCORE_CONFIG": packed}, what="take its new routes")
         return done.output.strip().endswith("loaded")
 
-    def close(self, key: str) -> None:
-        """New requests to the environment wait from now on; returns when no further one can slip through."""
-        self._script(CLOSE, self._key(key), what=f"close the door of {key}")
+    def close(self, upstreams: Sequence[Upstream]) -> None:
+        """New requests to these wait from now on."""
+        self._script(CLOSE, _doors(upstreams), what=f"close the door of {_named(upstreams)}")
 
-    def close_and_drain(self, key: str, upstreams: Sequence[Upstream], seconds: float) -> int:
+    def close_and_drain(self, upstreams: Sequence[Upstream], seconds: float) -> int:
         """`close`, then wait up to that long until nothing is `in_flight`; what still is. One round trip."""
-        names = " ".join(map(edge_config.counted_address, upstreams))
         done = self._script(
             CLOSE_AND_DRAIN,
-            self._key(key),
-            names,
-            str(round(seconds * 100)),
-            what=f"close the door of {key}",
+            _doors(upstreams),
+            " ".join(map(edge_config.door_address, upstreams)),
+            _hundredths(seconds),
+            what=f"close the door of {_named(upstreams)}",
             timeout=seconds + 30,
         )
         return self._number(done)
 
-    def open(self, key: str) -> None:
-        """Requests flow from now on, those that were held among them."""
-        self._script(OPEN, self._key(key), what=f"open the door of {key}")
+    def open(self, upstreams: Sequence[Upstream], colour: Colour) -> None:
+        """Requests flow to the containers of that colour from now on, those that were held among them."""
+        self._script(OPEN, _doors(upstreams), str(colour), what=f"open the door of {_named(upstreams)}")
 
-    def is_open(self, key: str) -> bool:
-        done = self._script(IS_OPEN, self._key(key), what=f"say whether the door of {key} is open")
-        return done.output.strip() == "open"
+    def doors(self) -> dict[str, Colour]:
+        done = self._script(DOORS, what="say which doors are open")
+        found = (line.split() for line in done.output.splitlines())
+        return {alias: Colour(target.rpartition("/")[2].removesuffix(".sock")) for alias, target in found}
 
     def in_flight(self, upstreams: Sequence[Upstream]) -> int:
-        """Requests that Odoo is answering on its http ports. Websockets and long polls are not among them, whichever
-        port they use: they last for hours, carry no write that a client waits for, and come back by themselves."""
-        names = " ".join(map(edge_config.counted_address, upstreams))
+        """Requests that have gone through these doors and are being answered. Websockets and long polls are not among
+        them, whichever port they use: they last for hours, carry no write that a client waits for, and come back by
+        themselves."""
+        names = " ".join(map(edge_config.door_address, upstreams))
         return self._number(self._script(IN_FLIGHT, names, what="count its requests"))
 
-    def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
+    def drain(self, upstreams: Sequence[Upstream], colour: Colour, seconds: float) -> int:
+        done = self._script(
+            DRAIN_SIDE,
+            " ".join(edge_config.counted_address(each, colour) for each in upstreams),
+            _hundredths(seconds),
+            what="count its requests",
+            timeout=seconds + 30,
+        )
+        return self._number(done)
+
+    def fetch(self, host: str, path: str, *, past_the_door: Colour | None = None, timeout: float = 10) -> Answer:
         """A GET through the edge as a browser would; follows no redirect, keeps 4 KB of the body."""
         headers = {"Host": host, "Accept": "text/html,*/*;q=0.8", "User-Agent": "oCore"}
         if past_the_door:
-            headers[PASS_HEADER] = self._pass_key()
+            headers[PASS_HEADER] = edge_config.pass_value(self._pass_key(), past_the_door)
         url = f"http://{self.spec.edge_host}:{self.spec.edge_port}{path}"
         return waiting.aside(lambda: _fetch(url, headers, timeout))
 
@@ -186,7 +213,7 @@ class CaddyEdge:
             name=self.name,
             image=settings.OCORE_EDGE_IMAGE,
             # What was loaded last comes back at every start; the file serves the very first one.
-            command=("caddy", "run", "--config", FIRST_CONFIG, "--resume"),
+            command=("sh", "-c", RUN),
             environment={"XDG_CONFIG_HOME": f"{STATE}/config", "XDG_DATA_HOME": f"{STATE}/data"},
             files=[File(FIRST_CONFIG, json.dumps(first).encode())],
             volumes={self.name: STATE},
@@ -252,10 +279,19 @@ class CaddyEdge:
         """Constant per server, known to nobody who doesn't know the portal's secret key."""
         return salted_hmac("ocore.edge.pass", self.spec.name, algorithm="sha256").hexdigest()
 
-    def _key(self, key: str) -> str:
-        if not edge_config.KEY.fullmatch(key):
-            raise EdgeError(f"“{key}” cannot name a door.", advice="Use letters, digits and dashes.")
-        return key
+
+def _doors(upstreams: Sequence[Upstream]) -> str:
+    for upstream in upstreams:
+        edge_config.check_alias(upstream.alias)
+    return " ".join(upstream.alias for upstream in upstreams)
+
+
+def _named(upstreams: Sequence[Upstream]) -> str:
+    return ", ".join(upstream.alias for upstream in upstreams) or "nobody"
+
+
+def _hundredths(seconds: float) -> str:
+    return str(round(seconds * 100))
 
 
 def _fetch(url: str, headers: Mapping[str, str], timeout: float) -> Answer:

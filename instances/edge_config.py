@@ -1,4 +1,10 @@
-"""The edge's whole configuration, as data for Caddy's admin API; what each choice defends is said where it is made."""
+"""The edge's whole configuration, as data for Caddy's admin API; what each choice defends is said where it is made.
+
+A request passes two servers in the one Caddy. The outer one, which clients reach, hands it to an instance's door: a
+symbolic link in the edge's volume to the socket of an inner server. A link that isn't there accepts no connection, so
+the request waits and tries again. There is an inner server for each colour, and it knows the container of that colour:
+who turns the link over sends what comes next to the other container, with no reload and at one instant.
+"""
 
 import hashlib
 import html
@@ -8,24 +14,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from instances.runtimes.base import EdgeError, Route, Upstream
+from instances.runtimes.base import Colour, EdgeError, Route, Upstream
 
 Json = dict[str, Any]
 
 HTTP_PORT = 8080
 """On which the edge listens inside its container."""
 ADMIN = "127.0.0.1:2019"
-DOORS = "127.0.0.1:2020"
-"""Where the edge serves the doors to itself: its own loopback, which no other container reaches."""
 STATE = "/data"
 DOORS_FOLDER = f"{STATE}/doors"
+SIDES_FOLDER = f"{STATE}/run"
+"""Where the inner servers listen."""
 PASS_HEADER = "X-Ocore-Pass"  # noqa: S105 - the header's name, not its value
-DOOR_INTERVAL = 0.1
-"""Seconds between two looks at a door."""
-EVENT_DOOR_INTERVAL = 0.15
-"""The same for websockets; what it costs an idle server to look more often isn't worth it."""
-CLOSING_SECONDS = 0.25
-"""After which every look has seen a door that was closed; more than either interval."""
+DOOR_HEADER = "X-Ocore-Door"
+"""By which an inner server knows through which door a request has come; clients' own never get so far."""
+RETURN_SECONDS = 0.25
+"""After which an instance of several that accepted no connection is tried again."""
 TRY_INTERVAL = 0.05
 """Seconds after which a held request tries again."""
 MAX_BODY_BYTES = 256 * 1024**2
@@ -33,6 +37,9 @@ BUFFER_BYTES = 256 * 1024
 """Of each request's body, kept in the edge's memory while it is held."""
 RETRY_AFTER = 5
 """Seconds, as the pages tell clients."""
+
+EVENTS: list[Json] = [{"path": ["/websocket", "/websocket/*", "/longpolling/*"]}]
+"""What Odoo's event port serves."""
 
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
@@ -79,11 +86,6 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) ->
             "http": {
                 "grace_period": "3s",
                 "servers": {
-                    "doors": {
-                        "listen": [DOORS],
-                        "automatic_https": {"disable": True},
-                        "routes": [{"handle": [{"handler": "file_server", "root": DOORS_FOLDER}]}],
-                    },
                     "edge": {
                         "listen": [f":{HTTP_PORT}"],
                         "protocols": ["h1"],
@@ -95,17 +97,68 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) ->
                             *(_environment(route, pass_key, hold_seconds) for route in ordered),
                             {"handle": [_plain(404, "Not found\n")]},
                         ],
-                        "errors": {"routes": _error_routes()},
+                        "errors": {"routes": [*_closed_routes(), *_error_routes()]},
                     },
+                    **{str(colour): _side(colour, ordered, hold_seconds) for colour in Colour},
                 },
             }
         },
     }
 
 
-def counted_address(upstream: Upstream) -> str:
-    """The name under which Caddy counts an upstream's requests; those of websockets go by `_event_addresses`."""
-    return f"{upstream.alias}:{upstream.http_port}"
+def door_address(upstream: Upstream) -> str:
+    """An instance's door, and the name under which Caddy counts the requests that have gone through it."""
+    return f"unix/{DOORS_FOLDER}/{upstream.alias}"
+
+
+def _event_door_address(upstream: Upstream) -> str:
+    """The same for websockets and long polls, which are counted apart: they last for hours."""
+    return f"unix/{DOORS_FOLDER}/./{upstream.alias}"
+
+
+def counted_address(upstream: Upstream, colour: Colour) -> str:
+    """The name under which Caddy counts the requests at a container; those of websockets go by `_event_addresses`."""
+    return f"{upstream.name(colour)}:{upstream.http_port}"
+
+
+def _side(colour: Colour, ordered: Sequence[Route], hold_seconds: float) -> Json:
+    """What the doors lead to: the containers of a colour. Only the outer server connects to its socket, so what that
+    says of the client is believed."""
+    return {
+        "listen": [f"unix/{SIDES_FOLDER}/{colour}.sock"],
+        "automatic_https": {"disable": True},
+        "trusted_proxies_unix": True,
+        "logs": {},
+        "routes": [
+            *(
+                _behind_the_door(route, position, colour, hold_seconds)
+                for route in ordered
+                for position in range(len(route.upstreams))
+            ),
+            {"handle": [{"handler": "error", "status_code": 502}]},
+        ],
+        "errors": {"routes": _error_routes()},
+    }
+
+
+def _behind_the_door(route: Route, position: int, colour: Colour, hold_seconds: float) -> Json:
+    """Its own container first; the other instances' where that accepts no connection."""
+    upstream = route.upstreams[position]
+    pool = [upstream, *route.upstreams[:position], *route.upstreams[position + 1 :]]
+    return {
+        "match": [{"header": {DOOR_HEADER: [door_address(upstream), _event_door_address(upstream)]}}],
+        "terminal": True,
+        "handle": [
+            {
+                "handler": "subroute",
+                "routes": [
+                    {"handle": [_facts(route), _drop([DOOR_HEADER])]},
+                    {"match": EVENTS, "terminal": True, "handle": [_event_proxy(pool, colour, hold_seconds)]},
+                    {"handle": [_http_proxy(pool, colour, hold_seconds)]},
+                ],
+            }
+        ],
+    }
 
 
 def _check(routes: Sequence[Route]) -> None:
@@ -122,8 +175,13 @@ def _check(routes: Sequence[Route]) -> None:
                     advice="Give one of them another host name.",
                 )
         for upstream in route.upstreams:
-            if not NAME.fullmatch(upstream.alias):
-                raise EdgeError(f"“{upstream.alias}” cannot be a name on the edge's network.")
+            check_alias(upstream.alias)
+
+
+def check_alias(alias: str) -> None:
+    """Raises `EdgeError` for what cannot name a door, and a container on the edge's network."""
+    if not NAME.fullmatch(alias):
+        raise EdgeError(f"“{alias}” cannot be a name on the edge's network.")
 
 
 def _log() -> Json:
@@ -144,7 +202,7 @@ def _hide_the_server() -> Json:
     return {"handler": "headers", "response": {"deferred": True, "delete": ["Server", "Via"]}}
 
 
-def _plain(status: int, body: str) -> Json:
+def _plain(status: int | str, body: str) -> Json:
     return {
         "handler": "static_response",
         "status_code": status,
@@ -163,37 +221,50 @@ def _environment(route: Route, pass_key: str, hold_seconds: float) -> Json:
 
 def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
     """The client's own word about where it comes from is dropped; Caddy then says it to Odoo (X-Forwarded-*)."""
-    facts = {"handler": "vars", "ocore_title": _literal(html.escape(route.title)), "ocore_door": route.key}
     if not route.upstreams:
-        return [{"handle": [facts, {"handler": "error", "status_code": 503}]}]
+        return [{"handle": [_facts(route), {"handler": "error", "status_code": 503}]}]
     limit = {"handler": "request_body", "max_size": MAX_BODY_BYTES}
     untrusted = [PASS_HEADER, "Forwarded", "X-Real-Ip", "X-Forwarded-Port", "X-Forwarded-Prefix"]
     return [
-        {"handle": [facts]},
+        {"handle": [_facts(route)]},
         {
             # One folder further down is the same page under a language's prefix.
             "match": [{"path": ["/web/database*", "/*/web/database", "/*/web/database/*"]}],
             "terminal": True,
             "handle": [_plain(404, "Not found\n")],
         },
-        {
-            "match": [{"header": {PASS_HEADER: [pass_key]}}],
-            "terminal": True,
-            "handle": [_drop(untrusted), limit, _proxy([{"dial": counted_address(each)} for each in route.upstreams])],
-        },
+        *(
+            {
+                "match": [{"header": {PASS_HEADER: [pass_value(pass_key, colour)]}}],
+                "terminal": True,
+                "handle": [
+                    _drop(untrusted),
+                    limit,
+                    _proxy([{"dial": counted_address(each, colour)} for each in route.upstreams]),
+                ],
+            }
+            for colour in Colour
+        ),
         {"handle": [_drop(untrusted), limit]},
-        {
-            "match": [{"path": ["/websocket", "/websocket/*", "/longpolling/*"]}],
-            "terminal": True,
-            "handle": [_event_proxy(route, hold_seconds)],
-        },
+        {"match": EVENTS, "terminal": True, "handle": [_event_doors(route, hold_seconds)]},
         {
             "handle": [
                 {"handler": "encode", "encodings": {"zstd": {}, "gzip": {}}, "prefer": ["zstd", "gzip"]},
-                _http_proxy(route, hold_seconds),
+                _http_doors(route, hold_seconds),
             ]
         },
     ]
+
+
+def pass_value(pass_key: str, colour: Colour) -> str:
+    """What opens the way past the doors to the containers of a colour."""
+    return f"{pass_key}-{colour}"
+
+
+def _facts(route: Route) -> Json:
+    """What the pages for errors show, and by which door they tell an update."""
+    door = route.upstreams[0].alias if route.upstreams else route.key
+    return {"handler": "vars", "ocore_title": _literal(html.escape(route.title)), "ocore_door": door}
 
 
 def _drop(headers: Sequence[str]) -> Json:
@@ -208,39 +279,61 @@ def _proxy(upstreams: list[Json], **more: Any) -> Json:
     return {"handler": "reverse_proxy", "upstreams": upstreams, "transport": transport, **more}
 
 
-def _http_proxy(route: Route, hold_seconds: float) -> Json:
+def _http_doors(route: Route, hold_seconds: float) -> Json:
     """Only when a request's body has been read does Caddy notice that its client is gone, and sends it no more."""
-    upstreams = [{"dial": counted_address(each), "max_requests": each.max_requests} for each in route.upstreams]
+    upstreams = [{"dial": door_address(each), "max_requests": each.max_requests} for each in route.upstreams]
+    return _doors(upstreams, hold_seconds, request_buffers=BUFFER_BYTES)
+
+
+def _event_doors(route: Route, hold_seconds: float) -> Json:
+    """A reload would close every websocket at once without `stream_close_delay`."""
+    upstreams: list[Json] = [{"dial": _event_door_address(each)} for each in route.upstreams]
+    return _doors(upstreams, hold_seconds, stream_close_delay="24h")
+
+
+def _doors(upstreams: list[Json], hold_seconds: float, **more: Any) -> Json:
+    if len(upstreams) > 1:
+        # Else the one whose door is closed would have the least connections, and be chosen again and again.
+        more["health_checks"] = {"passive": {"max_fails": 1, "fail_duration": _milliseconds(RETURN_SECONDS)}}
     return _proxy(
         upstreams,
         load_balancing=_hold("least_conn", hold_seconds),
-        health_checks={"active": _door(route.key, DOOR_INTERVAL)},
-        request_buffers=BUFFER_BYTES,
+        headers={"request": {"set": {DOOR_HEADER: ["{http.reverse_proxy.upstream.address}"]}}},
+        **more,
     )
 
 
-def _event_proxy(route: Route, hold_seconds: float) -> Json:
-    """Odoo's event port; where it refuses (an Odoo without workers serves websockets on its http port), that one for
-    the next two seconds. With several instances the first one that answers takes all websockets. A reload would close
-    every websocket at once without `stream_close_delay`."""
-    addresses = _event_addresses(route.upstreams)
+def _http_proxy(pool: Sequence[Upstream], colour: Colour, hold_seconds: float) -> Json:
     return _proxy(
-        [{"dial": address} for address in addresses],
+        [{"dial": counted_address(each, colour), "max_requests": each.max_requests} for each in pool],
         load_balancing=_hold("first", hold_seconds),
-        health_checks={
-            "active": _door(route.key, EVENT_DOOR_INTERVAL),
-            "passive": {"max_fails": 1, "fail_duration": "2s"},
-        },
-        stream_close_delay="24h",
+        **(_ONE_THAT_IS_DOWN if len(pool) > 1 else {}),
     )
 
 
-def _event_addresses(upstreams: Sequence[Upstream]) -> list[str]:
+def _event_proxy(pool: Sequence[Upstream], colour: Colour, hold_seconds: float) -> Json:
+    """Odoo's event port; where it refuses (an Odoo without workers serves websockets on its http port), that one for
+    the next two seconds."""
+    return _proxy(
+        [{"dial": address} for address in _event_addresses(pool, colour)],
+        load_balancing=_hold("first", hold_seconds),
+        stream_close_delay="24h",
+        **_ONE_THAT_IS_DOWN,
+    )
+
+
+_ONE_THAT_IS_DOWN: Json = {"health_checks": {"passive": {"max_fails": 1, "fail_duration": "2s"}}}
+"""Is not tried again so soon, where there is another."""
+
+
+def _event_addresses(pool: Sequence[Upstream], colour: Colour) -> list[str]:
     """Caddy counts by the address as it is written: with `tcp4/` a websocket on the http port, which lives for hours,
-    neither keeps the drain waiting nor uses up `max_requests`."""
-    events = [f"tcp4/{each.alias}:{each.event_port}" for each in upstreams if each.event_port]
-    fallback = [f"tcp4/{each.alias}:{each.http_port}" for each in upstreams]
-    return list(dict.fromkeys(events + fallback))
+    does not keep the drain waiting."""
+    found = []
+    for each in pool:
+        ports = [each.event_port] if each.event_port else []
+        found += [f"tcp4/{each.name(colour)}:{port}" for port in (*ports, each.http_port)]
+    return list(dict.fromkeys(found))
 
 
 def _hold(policy: str, hold_seconds: float) -> Json:
@@ -248,60 +341,59 @@ def _hold(policy: str, hold_seconds: float) -> Json:
     whatever its method (Caddy would repeat a GET): hence the condition that no request meets."""
     return {
         "selection_policy": {"policy": policy},
-        "try_duration": f"{round(hold_seconds * 1000)}ms",
-        "try_interval": f"{round(TRY_INTERVAL * 1000)}ms",
+        "try_duration": _milliseconds(hold_seconds),
+        "try_interval": _milliseconds(TRY_INTERVAL),
         "retry_match": [{"method": ["NEVER"]}],
     }
 
 
-def _door(key: str, interval: float) -> Json:
-    """The upstream counts as healthy while the door's file is there."""
-    return {
-        "upstream": DOORS,
-        "uri": f"/{key}",
-        "interval": f"{round(interval * 1000)}ms",
-        "timeout": "1s",
-        "expect_status": 200,
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
+def _closed_routes() -> list[Json]:
+    """What doesn't get through its door is answered by whether there is one."""
+    page = {"header": {"Accept": ["*text/html*"]}}
+    closed = {"not": [{"file": {"root": DOORS_FOLDER, "try_files": ["/{http.vars.ocore_door}"]}}]} | {
+        "vars": {"{http.error.status_code}": ["502", "503"]}
     }
+    return [
+        {"match": [closed | page], "terminal": True, "handle": [_hide_the_server(), _page(503, *UPDATING)]},
+        {"match": [closed], "terminal": True, "handle": [_hide_the_server(), _json(503, *UPDATING)]},
+    ]
 
 
 def _error_routes() -> list[Json]:
-    """A 503 behind a closed door is an update; behind an open one it is an Odoo that is down or overrun."""
-    closed = {
-        "vars": {"{http.error.status_code}": ["503"]},
-        "not": [{"file": {"root": DOORS_FOLDER, "try_files": ["/{http.vars.ocore_door}"]}}],
-    }
+    """An Odoo that is down or overrun."""
     down = {"vars": {"{http.error.status_code}": ["502", "503", "504"]}}
     page = {"header": {"Accept": ["*text/html*"]}}
     return [
         {"handle": [_hide_the_server()]},
-        {"match": [closed | page], "terminal": True, "handle": [_page(*UPDATING)]},
-        {"match": [closed], "terminal": True, "handle": [_json(*UPDATING)]},
-        {"match": [down | page], "terminal": True, "handle": [_page(*UNREACHABLE)]},
-        {"match": [down], "terminal": True, "handle": [_json(*UNREACHABLE)]},
-        {"handle": [_plain(0, "{http.error.status_code} {http.error.status_text}\n") | _ERROR_STATUS]},
+        {"match": [down | page], "terminal": True, "handle": [_page(ERROR_STATUS, *UNREACHABLE)]},
+        {"match": [down], "terminal": True, "handle": [_json(ERROR_STATUS, *UNREACHABLE)]},
+        {"handle": [_plain(ERROR_STATUS, "{http.error.status_code} {http.error.status_text}\n")]},
     ]
 
 
-_ERROR_STATUS: Json = {"status_code": "{http.error.status_code}"}
+ERROR_STATUS = "{http.error.status_code}"
 
 
-def _page(_code: str, headline: str, text: str) -> Json:
+def _page(status: int | str, _code: str, headline: str, text: str) -> Json:
     page = (Path(__file__).parent / "edge_pages" / "page.html").read_text()
     page = page.replace("@HEADLINE@", html.escape(headline)).replace("@TEXT@", html.escape(text))
     body = page.replace("{", "\\{").replace("@TITLE@", "{http.vars.ocore_title}")
     policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    return _later("text/html; charset=utf-8", body, {"Content-Security-Policy": [policy]})
+    return _later(status, "text/html; charset=utf-8", body, {"Content-Security-Policy": [policy]})
 
 
-def _json(code: str, headline: str, text: str) -> Json:
+def _json(status: int | str, code: str, headline: str, text: str) -> Json:
     answer = {"error": code, "message": f"{headline}. {text}", "retry_after": RETRY_AFTER}
-    return _later("application/json", json.dumps(answer).replace("{", "\\{"), {})
+    return _later(status, "application/json", json.dumps(answer).replace("{", "\\{"), {})
 
 
-def _later(content_type: str, body: str, headers: dict[str, list[str]]) -> Json:
+def _later(status: int | str, content_type: str, body: str, headers: dict[str, list[str]]) -> Json:
     always = {"Content-Type": [content_type], "Retry-After": [str(RETRY_AFTER)], "Cache-Control": ["no-store"]}
-    return {"handler": "static_response", "headers": always | headers, "body": body} | _ERROR_STATUS
+    return {"handler": "static_response", "status_code": status, "headers": always | headers, "body": body}
 
 
 def _literal(text: str) -> str:

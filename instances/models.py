@@ -8,11 +8,13 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from instances.runtimes.base import GREEN_SUFFIX, Colour, Upstream
 from projects import sizes, validators
 from projects.inheritance import InstanceOverrides
 from projects.models import Environment, Server
 
-ALIAS_CHARACTERS = 63
+ALIAS_CHARACTERS = 63 - len(GREEN_SUFFIX)
+"""As DNS has it, under both colours."""
 
 
 class Instance(InstanceOverrides):
@@ -36,6 +38,13 @@ class Instance(InstanceOverrides):
     problem = models.TextField(blank=True, editable=False)
     container = models.CharField(max_length=200, blank=True, editable=False)
     """Name of the container that serves; empty before the first deployment."""
+    colour = models.CharField(
+        max_length=10,
+        choices=[(str(one), str(one).capitalize()) for one in Colour],
+        default=Colour.BLUE,
+        editable=False,
+    )
+    """That under which it serves at the edge; the next one gets ready under the other."""
 
     class Meta:
         ordering = ["environment", "pk"]
@@ -57,8 +66,8 @@ class Instance(InstanceOverrides):
 
     @property
     def alias(self) -> str:
-        """Its stable name on the edge's network, whichever container serves behind it: at most 63 letters, digits and
-        dashes, as DNS has it. Neither part contains two dashes in a row, so no two instances share one."""
+        """Its stable name at the edge, whichever container serves behind it: letters, digits and dashes. Neither part
+        contains two dashes in a row, so no two instances share one."""
         name = f"{self.environment.key}--{self.slug}"
         if len(name) <= ALIAS_CHARACTERS:
             return name
@@ -66,6 +75,15 @@ class Instance(InstanceOverrides):
 
     def container_for(self, deployment: int) -> str:
         return f"{settings.OCORE_NAMESPACE}-{self.environment.key}-{self.slug}-d{deployment}"
+
+    def colour_of(self, container: str) -> Colour:
+        """Under which a container of this instance is at the edge: the one that serves, or the next one."""
+        colour = Colour(self.colour)
+        return colour if container == self.container else colour.other
+
+    def name_at_edge(self, colour: Colour) -> str:
+        """Of its container of that colour, on the edge's network."""
+        return Upstream(self.alias).name(colour)
 
     def become(self, state: "Instance.State", at: datetime, *, problem: str = "", **fields: Any) -> None:
         """Record what the container now is; `at` is kept when nothing changed."""

@@ -14,7 +14,7 @@ from deployments.steps.base import DataLost
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import Container, ContainerSpec, ImageMissing, Log, RunFailed, Runtime
+from instances.runtimes.base import Colour, Container, ContainerSpec, ImageMissing, Log, RunFailed, Runtime
 from ocore.errors import ExpectedError
 from projects.models import Environment, Server
 
@@ -47,7 +47,7 @@ def bring_up(instance: Instance, runtime: Runtime, found: Container | None) -> N
         spec = _as_deployed(instance, runtime)
         runtime.containers.create(spec)
         runtime.containers.start(spec.name)
-    runtime.containers.join_edge(instance.container, instance.alias)
+    runtime.containers.join_edge(instance.container, instance.name_at_edge(Colour(instance.colour)))
 
 
 def last_lines(runtime: Runtime, found: Container | None) -> str:
@@ -60,7 +60,7 @@ def last_lines(runtime: Runtime, found: Container | None) -> str:
 
 def put_behind_edge(instance: Instance, runtime: Runtime) -> None:
     """It answers, and the edge does not find it, or has no route for it."""
-    runtime.containers.join_edge(instance.container, instance.alias)
+    runtime.containers.join_edge(instance.container, instance.name_at_edge(Colour(instance.colour)))
     doors.ensure_routes(instance.environment.server, runtime, logger.info, seconds=ROUTES_SECONDS)
 
 
@@ -123,12 +123,12 @@ def _open_doors(server: Server, runtime: Runtime) -> None:
     """An edge that lost its volume has them all closed. Under a claim: no deployment is about to close one."""
     live = Deployment.objects.filter(live=True).values("environment")
     left: NotPossible | None = None
-    for environment in Environment.objects.filter(server=server, pk__in=live, door=None, removing_since=None):
-        if runtime.edge.is_open(environment.key):
-            continue
+    open_ones = Environment.objects.filter(server=server, pk__in=live, door=None, removing_since=None)
+    open_ones = open_ones.select_related("project").prefetch_related("instances")
+    for environment in doors.astray(open_ones, runtime):
         try:
             with claimed(environment.pk, f"opening the door of {environment}", CLAIM) as claim:
-                fenced(runtime, claim.check).edge.open(environment.key)
+                doors.lead(environment, fenced(runtime, claim.check))
         except NotPossible as error:
             left = error
     if left:

@@ -60,7 +60,8 @@ def _record(run: Run) -> None:
     for instance in run.instances:
         container = by_slug[instance.slug]
         since = instance.state_since if container == instance.container else now
-        instance.become(Instance.State.RUNNING, now, container=container, state_since=since)
+        colour = instance.colour_of(container)
+        instance.become(Instance.State.RUNNING, now, container=container, colour=colour, state_since=since)
 
 
 def _look_from_outside(run: Run) -> str:

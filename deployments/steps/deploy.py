@@ -12,7 +12,7 @@ from deployments.states import StepKind, StepStatus
 from deployments.steps import planning
 from deployments.steps.base import Nothing, Refused, UpdateFailed
 from deployments.steps.snapshot import put_back, verify
-from instances import templates
+from instances import doors, templates
 from instances.odoo import queries, verdict
 from instances.odoo.config import password_hash
 from instances.odoo.failures import explain_failure
@@ -124,7 +124,7 @@ def undo(stage: Stage, step: Step) -> None:
         run.check()
         runtime.containers.remove(name)
     if step.facts["first"]:
-        runtime.edge.close(environment.key)
+        runtime.edge.close(doors.upstreams(environment))
         run.check()
         runtime.databases.drop(environment.database)
         runtime.databases.drop_role(environment.database)

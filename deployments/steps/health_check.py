@@ -30,10 +30,13 @@ DEATHS = 4
 def perform(stage: Stage) -> str:
     run = stage.run
     containers = serving_containers(run)
-    aliases = {instance.slug: instance.alias for instance in run.instances}
-    joins = [partial(run.runtime.containers.join_edge, name, aliases[slug]) for name, slug in containers.items()]
+    instances = {instance.slug: instance for instance in run.instances}
     run.check()
-    # Behind the closed door nobody comes that way yet.
+    # No door leads there yet.
+    joins = [
+        partial(run.runtime.containers.join_edge, name, instances[slug].name_at_edge(instances[slug].colour_of(name)))
+        for name, slug in containers.items()
+    ]
     with waiting.beside(*([] if stays(run) else joins)):
         seconds = wait_until_healthy(run, containers, stage.log)
     stage.log(f"Healthy from inside after {seconds:.1f} s. Now through the edge.")
@@ -147,9 +150,12 @@ def _through_the_edge(run: Run) -> float:
     """Past the door, which is still closed: the edge finds the new version under the environment's name."""
     started = time.monotonic()
     path = run.config.environment["health_path"]
+    by_slug = {slug: name for name, slug in serving_containers(run).items()}
+    first = run.instances[0]
+    colour = first.colour_of(by_slug[first.slug])
     pause = FIRST_PAUSE
     while True:
-        answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=True)
+        answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=colour)
         if answer.ok:
             return time.monotonic() - started
         if time.monotonic() - started > EDGE_SECONDS:

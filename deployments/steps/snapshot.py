@@ -20,7 +20,7 @@ from deployments.steps.health_check import wait_until_healthy
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import DatabaseError, FilestoreFacts, aside_name
+from instances.runtimes.base import Colour, DatabaseError, FilestoreFacts, aside_name
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
@@ -58,22 +58,26 @@ def perform(stage: Stage) -> str:
     planning.tell(plan, stage.log)
     if planning.may_stay(run, plan):
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
-    for instance in run.instances:
-        if instance.state == Instance.State.NEW:
-            Instance.objects.filter(pk=instance.pk).update(state=Instance.State.CREATING)
+    _take_in(run)
     run.check()
     old = [instance for instance in run.instances if instance.container]
     with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
     if not old:
-        runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
+        runtime.edge.close(doors.upstreams(environment))  # an earlier environment of this name may have left it open
         raise Nothing("The first deployment: there is nothing to keep yet.")
     snapshot = _row(run)
     new = [*run.serving, *([run.update] if run.update else [])]
     stage.intend(
         snapshot=snapshot.pk,
         old=[
-            {"slug": one.slug, "container": one.container, "serves": one.state != Instance.State.STOPPED} for one in old
+            {
+                "slug": one.slug,
+                "container": one.container,
+                "serves": one.state != Instance.State.STOPPED,
+                "name": one.name_at_edge(Colour(one.colour)),
+            }
+            for one in old
         ],
         made=[spec.name for spec in new],
     )
@@ -91,6 +95,16 @@ def perform(stage: Stage) -> str:
     take(run, snapshot)
     stage.log(f"Kept: {format_size(snapshot.size_bytes)}, {snapshot.checksums['filestore']['files']} files.")
     return f"{format_size(snapshot.size_bytes)} kept, data as of {snapshot.taken_at:%H:%M:%S} UTC"
+
+
+def _take_in(run: Run) -> None:
+    """Instances that were added since the last deployment: they get a place at the edge, and take turns as the others
+    do."""
+    colours = [one.colour for one in run.instances if one.container]
+    for instance in run.instances:
+        if instance.state == Instance.State.NEW:
+            colour = next(iter(colours), instance.colour)
+            Instance.objects.filter(pk=instance.pk).update(state=Instance.State.CREATING, colour=colour)
 
 
 def _stop_everything(run: Run) -> None:
@@ -184,7 +198,6 @@ def undo(stage: Stage, step: Step) -> None:
         run.check()
         runtime.containers.remove(name)
     before = [one for one in step.facts["old"] if one["serves"]]
-    aliases = {instance.slug: instance.alias for instance in run.environment.instances.all()}
     for one in before:
         if runtime.containers.find(one["container"]) is None:
             then = run.live.commit[:10] if run.live and run.live.commit else "the version before"
@@ -194,7 +207,7 @@ def undo(stage: Stage, step: Step) -> None:
             )
         run.check()
         runtime.containers.start(one["container"])
-        runtime.containers.join_edge(one["container"], aliases[one["slug"]])
+        runtime.containers.join_edge(one["container"], one["name"])
     if before:
         seconds = wait_until_healthy(run, {one["container"]: one["slug"] for one in before}, stage.log, of=run.live)
         stage.log(f"The old version is healthy again after {seconds:.1f} s.")

@@ -8,6 +8,7 @@ in a file, for the pipeline's tests and for looking around without an engine. Ev
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from ocore.errors import ExpectedError
 NAMESPACE_LABEL = "io.ocore.namespace"
 """On every container, image, volume, network and (as a comment) database that is ours; its value tells installations
 apart. Nothing without it is ever touched."""
+
+HOLDER_LABEL = "io.ocore.holder"
+"""On a helper's container: the process that waits for it (`processes.own_name`)."""
 
 Rows = list[list[str]]
 """What a query gave, as text."""
@@ -170,15 +174,36 @@ class FilestoreFacts:
     """Of the sorted listing `path TAB size`: a filestore is content-addressed, so its listing names its content."""
 
 
+class Colour(StrEnum):
+    """An instance's containers take turns: while one serves, the next gets ready under the other colour."""
+
+    BLUE = "blue"
+    GREEN = "green"
+
+    @property
+    def other(self) -> "Colour":
+        return Colour.GREEN if self == Colour.BLUE else Colour.BLUE
+
+
+GREEN_SUFFIX = "--g"
+"""No alias has two dashes in a row after its instance's name."""
+
+
 @dataclass(frozen=True)
 class Upstream:
-    """One instance behind the edge, under its stable name on the edge's network."""
+    """One instance behind the edge."""
 
     alias: str
+    """Names its door at the edge, whichever container serves behind it."""
     http_port: int = 8069
     event_port: int = 8072
     max_requests: int = 16
     """In flight at once; the rest wait at the edge, not in Odoo's connection pool."""
+
+    def name(self, colour: Colour) -> str:
+        """Of its container of that colour on the edge's network. Blue is the plain one: those that were made before
+        there were colours are blue."""
+        return self.alias if colour == Colour.BLUE else f"{self.alias}{GREEN_SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +211,7 @@ class Route:
     """What the edge does for one environment."""
 
     key: str
-    """Name of the environment's door; letters, digits and dashes."""
+    """Names the environment; letters, digits and dashes."""
     hosts: tuple[str, ...]
     upstreams: tuple[Upstream, ...]
     title: str = ""
@@ -254,7 +279,7 @@ class Containers(Protocol):
     def logs(self, name: str, lines: int = 200) -> str: ...
 
     def join_edge(self, name: str, alias: str) -> None:
-        """Give the container its stable name on the edge's network; leaves first if it is there under another."""
+        """Give the container a name on the edge's network; leaves first if it is there under another."""
 
     def leave_edge(self, name: str) -> None: ...
 
@@ -340,20 +365,28 @@ class Edge(Protocol):
     def serves(self, routes: Iterable[Route]) -> bool:
         """Are these its routes already? Says False when the edge isn't there."""
 
-    def close(self, key: str) -> None:
-        """New requests to the environment wait from now on; returns when no further one can slip through."""
+    def close(self, upstreams: Sequence[Upstream]) -> None:
+        """New requests to these wait from now on."""
 
-    def close_and_drain(self, key: str, upstreams: Sequence[Upstream], seconds: float) -> int:
+    def close_and_drain(self, upstreams: Sequence[Upstream], seconds: float) -> int:
         """`close`, then wait up to `seconds` for the requests in flight; how many are left. One round trip."""
 
-    def open(self, key: str) -> None: ...
+    def open(self, upstreams: Sequence[Upstream], colour: Colour) -> None:
+        """Requests flow to the containers of that colour from now on; those that the others are answering go on."""
 
-    def is_open(self, key: str) -> bool: ...
+    def doors(self) -> dict[str, Colour]:
+        """Those that are open, by alias, with the colour to which they lead."""
 
-    def in_flight(self, upstreams: Sequence[Upstream]) -> int: ...
+    def in_flight(self, upstreams: Sequence[Upstream]) -> int:
+        """Requests that are being answered; websockets and long polls are not among them."""
 
-    def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
-        """A GET through the edge as a client would; `past_the_door` also while it is closed."""
+    def drain(self, upstreams: Sequence[Upstream], colour: Colour, seconds: float) -> int:
+        """Wait up to `seconds` for the requests that the containers of that colour, to which no door leads any more,
+        are answering; how many are left. One round trip."""
+
+    def fetch(self, host: str, path: str, *, past_the_door: Colour | None = None, timeout: float = 10) -> Answer:
+        """A GET through the edge as a client would; past the door, to the containers of a colour, also while it is
+        closed."""
 
 
 class Runtime(Protocol):

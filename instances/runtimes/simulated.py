@@ -93,12 +93,12 @@ class _Store:
                 "roles": {},
                 "databases": {},
                 "volumes": {},
-                "doors": [],
+                "open_doors": {},
                 "routes": [],
                 "prepared": False,
             }
             before = self._file.read_text() if self._file.exists() else ""
-            state = json.loads(before) if before else empty
+            state = empty | json.loads(before) if before else empty
             yield state
             after = json.dumps(state)
             if after != before:  # most only look
@@ -508,28 +508,35 @@ class _Edge:
     def _plain(routes: Iterable[Route]) -> list[Any]:
         return json.loads(json.dumps([asdict(route) for route in routes]))  # type: ignore[no-any-return]
 
-    def close(self, key: str) -> None:
-        FAULTS.meet("edge.close", key)
+    def close(self, upstreams: Sequence[base.Upstream]) -> None:
+        FAULTS.meet("edge.close", *_aliases(upstreams))
         with self._store.open() as state:
-            state["doors"] = [door for door in state["doors"] if door != key]
+            closed = set(_aliases(upstreams))
+            state["open_doors"] = {
+                alias: colour for alias, colour in state["open_doors"].items() if alias not in closed
+            }
 
-    def close_and_drain(self, key: str, upstreams: Sequence[base.Upstream], seconds: float) -> int:
-        self.close(key)
+    def close_and_drain(self, upstreams: Sequence[base.Upstream], seconds: float) -> int:
+        self.close(upstreams)
         return self.in_flight(upstreams)
 
-    def open(self, key: str) -> None:
-        FAULTS.meet("edge.open", key)
+    def open(self, upstreams: Sequence[base.Upstream], colour: base.Colour) -> None:
+        FAULTS.meet("edge.open", *_aliases(upstreams))
         with self._store.open() as state:
-            state["doors"] = sorted({*state["doors"], key})
+            state["open_doors"] |= dict.fromkeys(_aliases(upstreams), str(colour))
 
-    def is_open(self, key: str) -> bool:
+    def doors(self) -> dict[str, base.Colour]:
         with self._store.open() as state:
-            return key in state["doors"]
+            return {alias: base.Colour(colour) for alias, colour in state["open_doors"].items()}
 
     def in_flight(self, upstreams: Sequence[base.Upstream]) -> int:
         return 0
 
-    def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
+    def drain(self, upstreams: Sequence[base.Upstream], colour: base.Colour, seconds: float) -> int:
+        FAULTS.meet("edge.drain", *_aliases(upstreams))
+        return 0
+
+    def fetch(self, host: str, path: str, *, past_the_door: base.Colour | None = None, timeout: float = 10) -> Answer:
         with self._store.open() as state:
             name = self._serving(state, host, past_the_door)
         for part, given in FAULTS.unhealthy.items():
@@ -537,22 +544,16 @@ class _Edge:
                 return given
         return Answer(200, '{"status": "pass"}', 0.01) if name else Answer(503, "Nothing serves this name.")
 
-    def _serving(self, state: State, host: str, past_the_door: bool) -> str:
+    def _serving(self, state: State, host: str, past_the_door: base.Colour | None) -> str:
         """Name of the running container that a request to the host reaches."""
         if not _runs(state, "simulated-edge"):
             return ""
-        for route in state["routes"]:
-            if host in route["hosts"] and (past_the_door or route["key"] in state["doors"]):
-                aliases = {upstream["alias"] for upstream in route["upstreams"]}
-                for name, container in state["containers"].items():
-                    if container["alias"] in aliases and container["state"] == "running":
-                        return str(name)
-        return ""
+        return serving(state, host, past_the_door)
 
     def write(self, host: str, text: str) -> bool:
         """A client's write: accepted (True) when it reached a running Odoo, and kept in that Odoo's database."""
         with self._store.open() as state:
-            name = self._serving(state, host, past_the_door=False)
+            name = self._serving(state, host, None)
             if not name:
                 return False
             database = state["containers"][name]["database"]
@@ -563,6 +564,26 @@ class _Edge:
     def rows(self, database: str) -> list[str]:
         with self._store.open() as state:
             return list(state["databases"][database]["rows"])
+
+
+def serving(state: State, host: str, past_the_door: base.Colour | None = None) -> str:
+    """Name of the running container to which the edge's routes and doors lead a request for the host."""
+    for route in state["routes"]:
+        if host not in route["hosts"]:
+            continue
+        for each in route["upstreams"]:
+            colour = past_the_door or state["open_doors"].get(each["alias"])
+            if not colour:
+                continue
+            wanted = base.Upstream(each["alias"]).name(base.Colour(colour))
+            for name, container in state["containers"].items():
+                if container["alias"] == wanted and container["state"] == "running":
+                    return str(name)
+    return ""
+
+
+def _aliases(upstreams: Sequence[base.Upstream]) -> list[str]:
+    return [upstream.alias for upstream in upstreams]
 
 
 class SimulatedRuntime:

@@ -149,7 +149,7 @@ def _removed(world: World) -> None:
     left = [*databases, *roles, *(["its volume"] if environment.volume in world.outside.volumes() else [])]
     if left or dumps.exists():
         raise Broken(f"of the removed environment there are left: {left or dumps}")
-    if world.outside.door_is_open(environment.key):
+    if world.outside.door_is_open(f"{environment.key}--main"):
         raise Broken("the door of the removed environment is left open")
 
 

@@ -149,8 +149,8 @@ class Outside:
         identity = self.api.exec_create(container, ["cat", path])["Id"]
         return str(ast.literal_eval(self.api.exec_start(identity).decode())["version"])
 
-    def door_is_open(self, key: str) -> bool:
-        identity = self.api.exec_create(f"{self.namespace}-edge", ["test", "-e", f"/data/doors/{key}"])["Id"]
+    def door_is_open(self, alias: str) -> bool:
+        identity = self.api.exec_create(f"{self.namespace}-edge", ["test", "-L", f"/data/doors/{alias}"])["Id"]
         self.api.exec_start(identity)
         return not self.api.exec_inspect(identity)["ExitCode"]
 

@@ -319,7 +319,7 @@ class World:
     def _check_service(self, hold: Callable[[object, str], None], version: str) -> None:
         environment, outside = self.environment, self.outside
         seen = self._look()
-        hold(outside.door_is_open(environment.key), "its door is closed")
+        hold(outside.door_is_open(environment.instances.get().alias), "its door is closed")
         hold(not seen.problem, f"the edge does not serve it: {seen.problem}")
         hold(
             (seen.code, seen.data) == (version, version),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.conf import settings
-from django.core.management import get_commands
+from django.core.management import call_command, get_commands
 from django.utils import timezone
 
 from deployments.condition import State
@@ -293,6 +293,8 @@ def test_the_runbook_says_in_the_rows_what_was_done_by_hand(broken):
     broken.refresh_from_db()
     assert broken.status == Status.ROLLED_BACK
     assert broken.snapshots.get().state == Snapshot.State.RESTORED
+    broken.environment.instances.update(container="the-old-one")
+    call_command("open_door", broken.environment.path)
     assert not Door.objects.exists()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from instances.edge import CaddyEdge
-from instances.edge_config import configuration, counted_address, loaded_id
-from instances.runtimes.base import EdgeError, Exit, Route, RunFailed, ServerSpec, Upstream
+from instances.edge_config import configuration, loaded_id
+from instances.runtimes.base import Colour, EdgeError, Exit, Route, RunFailed, ServerSpec, Upstream
 
 STAGING = Route("acme-staging", ("staging.acme.test",), (Upstream("acme-staging-1", max_requests=8),), title="Acme")
 SHOP = Route("acme-shop", ("shop.acme.test", "www.acme.test"), (Upstream("a"), Upstream("b")))
@@ -36,11 +36,19 @@ def dials(proxy: Mapping[str, Any]) -> list[str]:
     return [upstream["dial"] for upstream in proxy["upstreams"]]
 
 
-def test_admin_api_and_doors_listen_on_loopback_only() -> None:
+def proxies(data: Any, server: str = "edge") -> list[dict[str, Any]]:
+    return list(handlers(data["apps"]["http"]["servers"][server], "reverse_proxy"))
+
+
+def test_only_clients_come_in_from_outside() -> None:
     data = made(STAGING)
-    servers = data["apps"]["http"]["servers"]
+    listening = {name: server["listen"] for name, server in data["apps"]["http"]["servers"].items()}
     assert data["admin"]["listen"].startswith("127.0.0.1:")
-    assert [address.split(":")[0] for address in servers["doors"]["listen"]] == ["127.0.0.1"]
+    assert listening == {
+        "edge": [":8080"],
+        "blue": ["unix//data/run/blue.sock"],
+        "green": ["unix//data/run/green.sock"],
+    }
 
 
 def test_the_order_of_routes_makes_no_difference_and_their_content_does() -> None:
@@ -50,20 +58,36 @@ def test_the_order_of_routes_makes_no_difference_and_their_content_does() -> Non
     assert loaded_id(made(STAGING, hold=5)) != loaded_id(made(STAGING))
 
 
-def test_past_the_door_then_events_then_all_the_rest() -> None:
-    passing, events, rest = handlers(made(STAGING), "reverse_proxy")
-    assert (dials(passing), "health_checks" in passing) == (["acme-staging-1:8069"], False)
-    assert dials(events) == ["tcp4/acme-staging-1:8072", "tcp4/acme-staging-1:8069"]
-    assert rest["upstreams"] == [{"dial": "acme-staging-1:8069", "max_requests": 8}]
+def test_past_the_door_by_colour_then_events_then_all_the_rest() -> None:
+    blue, green, events, rest = proxies(made(STAGING))
+    assert [dials(passing) for passing in (blue, green)] == [["acme-staging-1:8069"], ["acme-staging-1--g:8069"]]
+    assert dials(events) == ["unix//data/doors/./acme-staging-1"]
+    assert rest["upstreams"] == [{"dial": "unix//data/doors/acme-staging-1", "max_requests": 8}]
     for held in (events, rest):
-        assert held["health_checks"]["active"]["uri"] == "/acme-staging"
         assert held["load_balancing"]["try_duration"] == "30000ms"
 
 
-def test_websockets_on_the_http_port_are_counted_apart() -> None:
-    _, events, rest = handlers(made(STAGING), "reverse_proxy")
-    assert counted_address(STAGING.upstreams[0]) in dials(rest)
-    assert counted_address(STAGING.upstreams[0]) not in dials(events)
+def test_behind_the_door_are_the_containers_of_its_colour() -> None:
+    for colour, name in (("blue", "acme-staging-1"), ("green", "acme-staging-1--g")):
+        events, rest = proxies(made(STAGING), colour)
+        assert dials(events) == [f"tcp4/{name}:8072", f"tcp4/{name}:8069"]
+        assert dials(rest) == [f"{name}:8069"]
+
+
+def test_an_instance_that_accepts_no_connection_is_stood_in_for_by_the_others() -> None:
+    data = made(SHOP)
+    assert [dials(proxy) for proxy in proxies(data, "green")[1::2]] == [
+        ["a--g:8069", "b--g:8069"],
+        ["b--g:8069", "a--g:8069"],
+    ]
+    assert dials(proxies(data)[-1]) == ["unix//data/doors/a", "unix//data/doors/b"]
+
+
+def test_websockets_are_counted_apart_wherever_they_go() -> None:
+    data = made(STAGING)
+    for server in ("edge", "blue", "green"):
+        events, rest = proxies(data, server)[-2:]
+        assert not set(dials(rest)) & set(dials(events))
 
 
 def test_no_connection_to_odoo_is_kept_and_nothing_is_sent_twice() -> None:
@@ -75,19 +99,21 @@ def test_no_connection_to_odoo_is_kept_and_nothing_is_sent_twice() -> None:
 
 def test_the_pass_and_what_clients_say_of_themselves_never_reach_odoo() -> None:
     data = made(STAGING)
-    deleted = [each["request"]["delete"] for each in handlers(data, "headers") if "request" in each]
-    assert len(deleted) == 2
+    outer = data["apps"]["http"]["servers"]["edge"]
+    deleted = [each["request"]["delete"] for each in handlers(outer, "headers") if "request" in each]
+    assert len(deleted) == 3
     assert all("X-Ocore-Pass" in names for names in deleted)
     assert "request>headers>X-Ocore-Pass" in data["logging"]["logs"]["default"]["encoder"]["fields"]
 
 
 def test_a_title_is_shown_and_never_evaluated() -> None:
-    (facts,) = handlers(made(replace(STAGING, title="<b>{env.HOME}</b>")), "vars")
-    assert facts["ocore_title"] == "&lt;b&gt;&#123;env.HOME&#125;&lt;/b&gt;"
+    found = list(handlers(made(replace(STAGING, title="<b>{env.HOME}</b>")), "vars"))
+    assert found
+    assert {facts["ocore_title"] for facts in found} == {"&lt;b&gt;&#123;env.HOME&#125;&lt;/b&gt;"}
 
 
 def test_the_pages_take_nothing_from_elsewhere() -> None:
-    pages = [each["body"] for each in handlers(made(), "static_response") if "<html" in each["body"]]
+    pages = {each["body"] for each in handlers(made(), "static_response") if "<html" in each["body"]}
     assert len(pages) == 2
     for page in pages:
         assert "http://" not in page
@@ -101,7 +127,7 @@ def test_the_pages_take_nothing_from_elsewhere() -> None:
 
 def test_an_environment_without_instances_is_unreachable() -> None:
     data = made(replace(STAGING, upstreams=()))
-    assert [each["status_code"] for each in handlers(data, "error")] == [503]
+    assert [each["status_code"] for each in handlers(data["apps"]["http"]["servers"]["edge"], "error")] == [503]
     assert not list(handlers(data, "reverse_proxy"))
 
 
@@ -161,7 +187,7 @@ def test_each_server_has_its_own_pass() -> None:
 
 def test_a_drain_that_cannot_count_is_an_error_and_not_an_empty_edge() -> None:
     with pytest.raises(EdgeError):
-        edge(Containers("", code=9)).close_and_drain("acme-staging", STAGING.upstreams, 5)
+        edge(Containers("", code=9)).close_and_drain(STAGING.upstreams, 5)
     with pytest.raises(EdgeError):
         edge(Containers("")).in_flight(STAGING.upstreams)
     assert edge(Containers("3\n")).in_flight(STAGING.upstreams) == 3
@@ -169,14 +195,20 @@ def test_a_drain_that_cannot_count_is_an_error_and_not_an_empty_edge() -> None:
 
 def test_an_edge_that_does_not_run_is_an_edge_error() -> None:
     with pytest.raises(EdgeError, match="could not open the door"):
-        edge(Containers(code=-1)).open("acme-staging")
+        edge(Containers(code=-1)).open(STAGING.upstreams, Colour.BLUE)
 
 
-def test_a_key_that_is_a_path_is_refused_before_anything_is_executed() -> None:
+def test_a_name_that_is_a_path_is_refused_before_anything_is_executed() -> None:
     containers = Containers()
     with pytest.raises(EdgeError):
-        edge(containers).close("../../etc/passwd")
+        edge(containers).close([Upstream("../../etc/passwd")])
     assert containers.seen == []
+
+
+def test_what_the_edge_says_of_its_doors_is_read() -> None:
+    said = "acme-staging-1 /data/run/blue.sock\nacme-shop--main /data/run/green.sock\n"
+    assert edge(Containers(said)).doors() == {"acme-staging-1": Colour.BLUE, "acme-shop--main": Colour.GREEN}
+    assert edge(Containers("")).doors() == {}
 
 
 def test_fetch_says_why_nothing_answered() -> None:

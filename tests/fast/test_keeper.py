@@ -7,10 +7,24 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError
 from django.utils import timezone
 
-from deployments import attention, claims, control, jobs, keeper, looks, pipeline, probes, recovery, services, serving
+from deployments import (
+    attention,
+    claims,
+    control,
+    edges,
+    jobs,
+    keeper,
+    looks,
+    pipeline,
+    probes,
+    recovery,
+    services,
+    serving,
+)
 from deployments.bring_back import bring_back
 from deployments.condition import State, conditions
 from deployments.configuration import freeze
@@ -21,7 +35,7 @@ from deployments.states import Status, Trigger
 from instances import doors, incidents
 from instances.models import Door, HealthCheck, Incident, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Answer, DatabaseError, RunFailed, ServerUnreachable
+from instances.runtimes.base import Answer, Colour, DatabaseError, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from projects.models import Environment, Server
 from tests import factories
@@ -60,8 +74,13 @@ def go_live(environment: Environment) -> Instance:
     instance.become(Instance.State.RUNNING, now, container=instance.container_for(deployment.pk))
     runtime.containers.join_edge(instance.container, instance.alias)
     doors.ensure_routes(environment.server, runtime, quiet)
-    runtime.edge.open(environment.key)
+    doors.lead(environment, runtime)
     return instance
+
+
+def is_open(environment: Environment) -> bool:
+    found = runtime_for(environment.server).edge.doors()
+    return any(one.alias in found for one in environment.instances.all())
 
 
 def deploy(environment: Environment, queues: Queues) -> Deployment:
@@ -533,24 +552,24 @@ def test_an_edge_that_lost_its_volume_gets_its_routes_and_open_doors_back_and_a_
     server_of(live).containers.remove(EDGE)
     Door.objects.update(at_work=False)
     edge.apply([])
-    edge.close(live.environment.key)
+    edge.close(doors.upstreams(live.environment))
 
     keeper.keep()
 
     assert edge.serves(doors.routes(live.environment.server))
     assert serves(live)
-    assert not edge.is_open(staging.key)
+    assert not is_open(staging)
 
 
 def test_a_door_is_not_opened_under_a_deployment_and_is_looked_at_again(live: Instance) -> None:
     edge = server_of(live).edge
     server_of(live).containers.remove(EDGE)
-    edge.close(live.environment.key)
+    edge.close(doors.upstreams(live.environment))
     underway = factories.deployment(live.environment, status=Status.RUNNING, heartbeat_at=timezone.now())
 
     keeper.keep()
 
-    assert not edge.is_open(live.environment.key)
+    assert not is_open(live.environment)
     assert Incident.objects.get().outcome == Outcome.OPEN
     Deployment.objects.filter(pk=underway.pk).update(status=Status.FAILED)
     let_pass(incidents.PAUSES[0])
@@ -788,3 +807,54 @@ def test_an_incident_that_another_makes_and_ends_in_the_same_instant_is_that_one
     found = incidents.notice(Incident.Part.INSTANCE, live.environment.server, "It has exited.", instance=live)
     assert found == ended
     assert not incidents.attempt(found)
+
+
+class TestTheLookAtTheEdges:
+    def test_doors_and_routes_that_somebody_changed_are_noticed_and_mended(self, live: Instance) -> None:
+        edge = server_of(live).edge
+        for harm in (
+            lambda: edge.close(doors.upstreams(live.environment)),
+            lambda: edge.open(doors.upstreams(live.environment), Colour(live.colour).other),
+            lambda: edge.apply([]),
+        ):
+            harm()
+            assert not serves(live)
+
+            edges.look_at_edges()
+            let_pass(incidents.PAUSES[-1])
+            keeper.keep()
+
+            assert serves(live)
+            incident = Incident.objects.latest("pk")
+            assert (incident.part, incident.outcome) == (Incident.Part.EDGE, Outcome.BROUGHT_BACK)
+
+    def test_all_that_is_right_is_left_alone(self, live: Instance) -> None:
+        edges.look_at_edges()
+        assert not Incident.objects.exists()
+
+    @pytest.mark.parametrize("who", ["a deployment", "whoever holds the door closed"])
+    def test_who_is_at_work_is_not_disturbed(self, live: Instance, who: str) -> None:
+        if who == "a deployment":
+            factories.deployment(live.environment, status=Status.RUNNING, heartbeat_at=timezone.now())
+            server_of(live).edge.close(doors.upstreams(live.environment))
+        else:
+            doors.close(live.environment, server_of(live), holder="ada")
+
+        edges.look_at_edges()
+
+        assert not Incident.objects.exists()
+
+
+def test_a_person_opens_a_door_that_stayed_closed(live: Instance, capsys: pytest.CaptureFixture[str]) -> None:
+    doors.close(live.environment, server_of(live), holder="a rollback that failed")
+    call_command("open_door", live.environment.path)
+    assert serves(live)
+    assert not Door.objects.exists()
+
+
+def test_a_door_is_not_opened_by_hand_while_somebody_is_at_work(live: Instance) -> None:
+    doors.close(live.environment, server_of(live), holder="ada")
+    factories.deployment(live.environment, status=Status.RUNNING, heartbeat_at=timezone.now())
+    with pytest.raises(CommandError, match="is underway"):
+        call_command("open_door", live.environment.path)
+    assert not is_open(live.environment)

@@ -7,6 +7,7 @@ from django.conf import settings
 
 from instances import processes
 from instances.models import Instance
+from instances.runtimes.base import Colour
 from projects.models import Environment
 from tests import factories
 
@@ -42,10 +43,20 @@ def test_long_aliases_are_shortened_to_what_dns_takes_and_stay_apart() -> None:
 
 def test_an_alias_of_exactly_the_longest_is_left_as_it_is() -> None:
     made = environment("acme", "production")
-    slug = "b" * (63 - len("acme-production--"))
+    slug = "b" * (60 - len("acme-production--"))
 
     assert Instance(environment=made, slug=slug).alias == f"acme-production--{slug}"
-    assert len(Instance(environment=made, slug=slug + "b").alias) <= 63
+    assert len(Instance(environment=made, slug=slug + "b").alias) <= 60
+
+
+def test_a_container_of_the_other_colour_has_a_name_that_no_instance_has() -> None:
+    made = environment("acme", "production")
+    instances = [Instance(environment=made, slug=slug) for slug in ("main", "main-g", "g")]
+
+    names = {one.name_at_edge(colour) for one in instances for colour in Colour}
+
+    assert len(names) == len(instances) * len(Colour)
+    assert all(LABEL.fullmatch(name) for name in names), names
 
 
 def test_an_instance_called_like_a_one_shot_containers_purpose_has_another_container() -> None:

@@ -7,6 +7,8 @@ from deployments.models import Deployment, Snapshot, Step
 from deployments.states import ACTIVE, FINAL, FORWARD, UNDERWAY, Status, StepKind, StepStatus, Trigger
 from instances.models import Door, Instance
 from instances.odoo.versions import series, stored_version
+from instances.runtimes.base import Colour
+from instances.runtimes.simulated import serving
 from projects.models import Environment
 from tests.model.world import World
 
@@ -95,13 +97,16 @@ class Truth:
 
     def _serving(self, environment: Environment) -> str:
         server = self.world.server
-        for route in server["routes"]:
-            if environment.hostname in route["hosts"] and route["key"] in server["doors"]:
-                aliases = {upstream["alias"] for upstream in route["upstreams"]}
-                for name, container in server["containers"].items():
-                    if container["alias"] in aliases and container["state"] == "running":
-                        return str(name)
-        return ""
+        return serving(server, environment.hostname)
+
+    def _is_open(self, environment: Environment) -> bool:
+        return any(one.alias in self.world.server["open_doors"] for one in environment.instances.all())
+
+    def _led_to(self, environment: Environment) -> set[str]:
+        """Names at the edge that its doors lead to."""
+        found = self.world.server["open_doors"]
+        instances = [one for one in environment.instances.all() if one.alias in found]
+        return {one.name_at_edge(Colour(found[one.alias])) for one in instances}
 
     def _odoos(self, environment: Environment) -> dict[str, Any]:
         return {
@@ -196,11 +201,13 @@ class Truth:
     def _check_served(self, environment: Environment) -> None:
         """Behind an open door: one version, with its data and every accepted write."""
         server = self.world.server
-        if environment.key not in server["doors"]:
+        if not self._is_open(environment):
             return
         served = self.served.get(environment.pk)
         reachable = {
-            name for name, one in self._odoos(environment).items() if one["alias"] and one["state"] == "running"
+            name
+            for name, one in self._odoos(environment).items()
+            if one["alias"] in self._led_to(environment) and one["state"] == "running"
         }
         if served is None:
             self.require(not reachable, f"{environment} serves {reachable} before anything went live")
@@ -265,7 +272,7 @@ class Truth:
 
     def _check_door(self, environment: Environment, rows: Rows) -> None:
         live = any(one.live for one in rows.of(environment))
-        is_open = environment.key in self.world.server["doors"]
+        is_open = self._is_open(environment)
         self.require(not Door.objects.filter(environment=environment).exists(), f"{environment}: a door is closed")
         self.require(is_open == live, f"{environment}: live {live}, door open {is_open}")
 
@@ -283,7 +290,8 @@ class Truth:
                 runs == (instance.state == Instance.State.RUNNING),
                 f"{instance} is {instance.state}, its container {found['state']} ({instance.problem})",
             )
-            self.require(not runs or found["alias"] == instance.alias, f"{instance} is behind the edge")
+            name = instance.name_at_edge(Colour(instance.colour))
+            self.require(not runs or found["alias"] == name, f"{instance} is behind the edge")
         served = self.served.get(environment.pk)
         self.require(wanted == (served.containers if served else set()), f"instances {wanted}, live {served}")
         if served:

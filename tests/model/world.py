@@ -112,7 +112,7 @@ class World:
     def restart(self) -> None:
         """A new world, with nothing in it."""
         self.server = {name: {} for name in ("images", "containers", "roles", "databases", "volumes")} | {
-            "doors": [],
+            "open_doors": {},
             "routes": [],
             "prepared": False,
         }

@@ -23,6 +23,7 @@ from deployments.states import Status, Trigger
 from instances import doors, incidents
 from instances.models import Incident, Instance
 from instances.runtimes import runtime_for
+from instances.runtimes.base import Colour
 from instances.runtimes.docker import DockerRuntime
 from instances.runtimes.docker.inventory import remove_everything
 from projects.models import Environment, Project, Server
@@ -124,10 +125,10 @@ def _go_live(server: Server, runtime: DockerRuntime, folder: Path) -> Instance:
     [spec] = serving.containers(deployment, freeze(deployment), [instance], runtime)
     runtime.containers.create(spec)
     runtime.containers.start(spec.name)
-    runtime.containers.join_edge(spec.name, instance.alias)
+    runtime.containers.join_edge(spec.name, instance.name_at_edge(Colour.BLUE))
     instance.become(Instance.State.RUNNING, timezone.now(), container=spec.name)
     doors.ensure_routes(server, runtime, quiet)
-    runtime.edge.open(environment.key)
+    doors.lead(environment, runtime)
     return instance
 
 
@@ -196,7 +197,7 @@ def test_an_edge_that_lost_its_volume_too_has_its_routes_and_its_open_door_again
 
     live.keep_until_it_serves()
 
-    assert live.runtime.edge.is_open(live.instance.environment.key)
+    assert live.runtime.edge.doors() == {live.instance.alias: Colour.BLUE}
 
 
 def test_what_a_person_stopped_stays_stopped(live: Place) -> None:
