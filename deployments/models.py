@@ -8,7 +8,7 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger
+from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger, Way
 from ocore.fields import EncryptedMappingField
 from projects.models import Environment, Project
 
@@ -101,6 +101,10 @@ class Deployment(models.Model):
     """Technical name -> version and fingerprint, as built into the image."""
     content = models.CharField(max_length=64, blank=True)
     """Digest of all that the image was made from: equal for commits that differ in nothing that runs."""
+
+    way = models.CharField(max_length=20, choices=Way.choices, blank=True, editable=False)
+    """How the new version takes the old one's place; chosen when all is built."""
+    way_because = models.CharField(max_length=500, blank=True, editable=False)
 
     rollback_to = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="rollbacks")
     restores = models.ForeignKey(

@@ -50,6 +50,19 @@ class StepKind(models.TextChoices):
 FORWARD = (StepKind.BUILD, StepKind.SNAPSHOT, StepKind.DEPLOY, StepKind.HEALTH_CHECK, StepKind.COMPLETE)
 
 
+class Way(models.TextChoices):
+    """How a deployment puts the new version in the old one's place."""
+
+    STAYS = "stays", "What runs stays"
+    BLUE_GREEN = "blue_green", "Blue-green: beside the old version, no request waits"
+    ROLLING = "rolling", "Rolling: one instance after the other, no request waits"
+    RECREATE = "recreate", "Recreate: behind a closed door, requests wait"
+
+
+GENTLE = frozenset({Way.BLUE_GREEN, Way.ROLLING})
+"""The door stays open, the database is not changed."""
+
+
 class StepStatus(models.TextChoices):
     RUNNING = "running", "Running"
     SUCCEEDED = "succeeded", "Succeeded"

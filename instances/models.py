@@ -79,7 +79,7 @@ class Instance(InstanceOverrides):
     def colour_of(self, container: str) -> Colour:
         """Under which a container of this instance is at the edge: the one that serves, or the next one."""
         colour = Colour(self.colour)
-        return colour if container == self.container else colour.other
+        return colour if self.container in ("", container) else colour.other
 
     def name_at_edge(self, colour: Colour) -> str:
         """Of its container of that colour, on the edge's network."""

@@ -20,6 +20,8 @@ from projects import validators
 
 class Strategy(models.TextChoices):
     AUTO = "auto", "Auto: the gentlest that is safe for this push"
+    BLUE_GREEN = "blue_green", "Blue-green: the new version starts beside the old one, where no module is updated"
+    ROLLING = "rolling", "Rolling: one instance after the other, where no module is updated and there are several"
     RECREATE = "recreate", "Recreate: always replace what runs; requests wait at the edge meanwhile"
 
 

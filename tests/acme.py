@@ -1,10 +1,16 @@
 """Acme on a simulated server: its addon, a client who writes, and what there is to see."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from django.conf import settings
 
 from deployments.models import Deployment, LogChunk
 from deployments.services import Who
 from instances.runtimes import runtime_for
+from ocore.locks import file_lock
 from projects.models import Environment
 
 ADA = Who("ada")
@@ -42,3 +48,13 @@ def running(environment: Environment) -> list[str]:
 
 def log_of(deployment: Deployment) -> str:
     return "".join(LogChunk.objects.filter(step__deployment=deployment).values_list("text", flat=True))
+
+
+def simulated(change: Callable[[Any], Any]) -> Any:
+    """Look at the simulated server's whole state, or change it by hand."""
+    path = Path(settings.STATE_DIR) / "simulated" / "sim.json"
+    with file_lock(path.with_suffix(".lock")):
+        state = json.loads(path.read_text())
+        answer = change(state)
+        path.write_text(json.dumps(state))
+    return answer

@@ -105,7 +105,8 @@ def check_server(stage: Stage) -> None:
     except ExpectedError as error:
         Server.objects.filter(pk=server.pk).update(problem=error.message)
         raise
-    Server.objects.filter(pk=server.pk).update(problem="", facts=asdict(facts), seen_at=timezone.now())
+    server.facts = asdict(facts)
+    Server.objects.filter(pk=server.pk).update(problem="", facts=server.facts, seen_at=timezone.now())
     space.require_for_build(stage.run, facts.disk_free_bytes)
 
 

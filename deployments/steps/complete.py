@@ -9,16 +9,18 @@ from collections.abc import Set
 from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from deployments.models import Deployment, Step
 from deployments.run import Lost, Run, Stage
-from deployments.states import Status, StepStatus
+from deployments.states import Status, StepKind, StepStatus, Way
+from deployments.steps import gentle
 from deployments.steps.health_check import serving_containers
 from instances import doors
 from instances.models import Instance
-from instances.runtimes.base import ServerUnreachable
+from instances.runtimes.base import Colour, ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
 
@@ -33,6 +35,9 @@ def perform(stage: Stage) -> str:
     run.check()
     _record(run)
     doors.open(run.environment, run.runtime, holder=str(run.deployment))
+    deployed = run.step(StepKind.DEPLOY)
+    if deployed:
+        gentle.remember(run, deployed)
     # The old goes before the end: who dies in between is followed by one who does it again.
     with waiting.beside(partial(_remove_the_old, stage, set(serving_containers(run)))):
         outcome = _look_from_outside(run)
@@ -83,6 +88,8 @@ def _remove_the_old(stage: Stage, serving: Set[str]) -> None:
     server doesn't answer, the reconciler completes it."""
     run = stage.run
     try:
+        if run.deployment.way == Way.BLUE_GREEN:
+            _let_the_old_end(stage)
         own = {"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"}
         for found in run.runtime.containers.list(own):
             if found.name not in serving:
@@ -92,6 +99,15 @@ def _remove_the_old(stage: Stage, serving: Set[str]) -> None:
         raise
     except ExpectedError as error:
         stage.write(f"An old container could not be removed: {error.message}")
+
+
+def _let_the_old_end(stage: Stage) -> None:
+    """No door leads there any more; what it is answering gets its time."""
+    run = stage.run
+    colour = Colour(run.instances[0].colour).other
+    left = run.runtime.edge.drain(doors.upstreams(run.environment), colour, settings.OCORE_DRAIN_SECONDS)
+    if left:
+        stage.write(f"{left} requests to the old version did not end in time; they are cut off, unanswered.")
 
 
 def _finish(stage: Stage, outcome: str) -> None:

@@ -8,8 +8,8 @@ from django.utils import timezone
 from deployments import serving
 from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
-from deployments.states import StepKind, StepStatus
-from deployments.steps import planning
+from deployments.states import GENTLE, StepKind, Way
+from deployments.steps import gentle, planning
 from deployments.steps.base import Nothing, Refused, UpdateFailed
 from deployments.steps.snapshot import put_back, verify
 from instances import doors, templates
@@ -23,11 +23,12 @@ from ocore import waiting
 
 def perform(stage: Stage) -> str:
     run = stage.run
-    before = run.step(StepKind.SNAPSHOT)
     first = run.live is None
-    if before is not None and before.status == StepStatus.SKIPPED and not first:
+    if run.deployment.way == Way.STAYS:
         raise Nothing("What runs stays.")
     plan = planning.plan(run)
+    if run.deployment.way in GENTLE:
+        return gentle.roll(stage, plan) if run.deployment.way == Way.ROLLING else gentle.beside(stage, plan)
     if first and run.runtime.databases.exists(run.environment.database):
         raise Refused(
             f"There is a database {run.environment.database} on the server already, though {run.environment} was never "
@@ -120,7 +121,8 @@ def undo(stage: Stage, step: Step) -> None:
     """The new containers go; the database and the filestore become what they were, or go too if they were new."""
     run = stage.run
     environment, runtime = run.environment, run.runtime
-    for name in [*step.facts["containers"], step.facts["one_shot"]]:
+    gentle.roll_back(stage, step)
+    for name in filter(None, [*step.facts["containers"], step.facts["one_shot"]]):
         run.check()
         runtime.containers.remove(name)
     if step.facts["first"]:

@@ -8,7 +8,8 @@ from typing import Any
 from deployments.configuration import thaw
 from deployments.models import Deployment, Step
 from deployments.run import Run, Stage
-from deployments.states import StepKind, StepStatus
+from deployments.states import GENTLE, StepKind, StepStatus
+from deployments.steps import planning
 from deployments.steps.base import NotHealthy
 from instances.odoo import queries, readiness
 from instances.runtimes.base import Answer, DatabaseError, RunFailed
@@ -40,6 +41,8 @@ def perform(stage: Stage) -> str:
     with waiting.beside(*([] if stays(run) else joins)):
         seconds = wait_until_healthy(run, containers, stage.log)
     stage.log(f"Healthy from inside after {seconds:.1f} s. Now through the edge.")
+    if run.deployment.way in GENTLE:
+        planning.require_the_same(run)
     seconds += _through_the_edge(run)
     return f"Healthy after {seconds:.1f} s"
 

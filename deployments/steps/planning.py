@@ -16,7 +16,6 @@ from instances.odoo.failures import explain_failure
 from instances.odoo.plan import Basis, Plan
 from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
-from projects.inheritance import Strategy
 
 LOOK_SECONDS = 120.0
 
@@ -27,6 +26,10 @@ class ModulesMissing(Refused):
 
 class InvalidCode(Refused):
     """The image's Python cannot read what Odoo would load."""
+
+
+class ChangedMeanwhile(Refused):
+    default_advice = "Deploy again: what has to be updated is then decided anew."
 
 
 class OtherVersion(Refused):
@@ -52,6 +55,14 @@ def plan_again(run: Run, copy: str) -> None:
     read = _read(run, copy)
     if read != plan(run).basis:
         run.plan = _decide(run, *read)
+
+
+def require_the_same(run: Run) -> None:
+    """Nobody has installed, updated or removed a module since the plan was made. Raises `ChangedMeanwhile`."""
+    if read(run) != plan(run).basis:
+        raise ChangedMeanwhile(
+            "Somebody installed, updated or removed a module in Odoo while the new version was starting."
+        )
 
 
 def _plan(run: Run) -> Plan:
@@ -133,8 +144,8 @@ def tell(found: Plan, log: Callable[[str], None]) -> None:
 
 
 def may_stay(run: Run, found: Plan) -> bool:
-    """Under the strategy `auto`, what runs stays when this deployment would put the very same in its place."""
-    if run.config.environment["strategy"] != Strategy.AUTO or found.changes_database or run.deployment.restores:
+    """This deployment would put the very same in the place of what runs."""
+    if found.changes_database or run.deployment.restores:
         return False
     live = run.live
     if live is None or run.deployment.forced or not live.content or live.content != run.deployment.content:

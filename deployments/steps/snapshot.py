@@ -11,9 +11,10 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import space
+from deployments import space, ways
 from deployments.models import Snapshot, Step
 from deployments.run import Lost, Run, Stage
+from deployments.states import GENTLE, Way
 from deployments.steps import planning
 from deployments.steps.base import DataLost, Nothing
 from deployments.steps.health_check import wait_until_healthy
@@ -56,10 +57,16 @@ def perform(stage: Stage) -> str:
             ) from error
         raise
     planning.tell(plan, stage.log)
-    if planning.may_stay(run, plan):
+    way, because = ways.choose(run, plan)
+    run.save(way=way, way_because=because)
+    stage.log(f"{way.label}. {because}")
+    if way == Way.STAYS:
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
     _take_in(run)
     run.check()
+    if way in GENTLE:
+        doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
+        raise Nothing("The database is not changed, and clients go on writing: there is nothing to keep.")
     old = [instance for instance in run.instances if instance.container]
     with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
@@ -100,7 +107,7 @@ def perform(stage: Stage) -> str:
 def _take_in(run: Run) -> None:
     """Instances that were added since the last deployment: they get a place at the edge, and take turns as the others
     do."""
-    colours = [one.colour for one in run.instances if one.container]
+    colours = [one.colour_of("the next one") for one in run.instances if one.container]
     for instance in run.instances:
         if instance.state == Instance.State.NEW:
             colour = next(iter(colours), instance.colour)

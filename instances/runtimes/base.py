@@ -82,6 +82,8 @@ class ServerFacts:
     memory_bytes: int
     disk_free_bytes: int
     """Free where the engine keeps its images and volumes."""
+    memory_free_bytes: int | None = None
+    """That programs could still take; None where it is not in sight."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,16 @@ def own_name() -> str:
     return f"{_here()} {os.getpid()} {me.began if me else 0}"
 
 
+def available_memory() -> int | None:
+    """Bytes that programs on this machine could still take (`MemAvailable`, Linux); None where nobody says."""
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), "")
+    return int(kilobytes) * 1024 if kilobytes.isdecimal() else None
+
+
 def die_with_parent(parent: int) -> None:
     """From now on the kernel kills this process when its parent ends, however that ends. Linux only."""
     if sys.platform != "linux":

@@ -39,8 +39,8 @@ def root() -> Client:
 
 @pytest.fixture
 def plain(queues: Any) -> Environment:
-    """Live, of a project without a repository, deployed through the whole pipeline."""
-    return factories.environment(branch="")
+    """Live, of a project without a repository, deployed through the whole pipeline; its data is kept each time."""
+    return factories.environment(branch="", strategy="recreate")
 
 
 def url(row: Any, act: str, *more: Any) -> str:

@@ -1,12 +1,10 @@
 """What a deployment is built on, and what it plans from: images that move, builds that meet."""
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from deployments import pipeline, services
@@ -22,7 +20,7 @@ from instances.runtimes.simulated import Faults
 from ocore.locks import file_lock, lock_if_free
 from projects.models import Environment, Project
 from tests import factories
-from tests.acme import ADA, addon, log_of
+from tests.acme import ADA, addon, log_of, simulated
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
 
@@ -42,15 +40,6 @@ def deploy(production: Environment, queues: Queues, faults: Faults) -> Any:
 
     run.finish = finish  # type: ignore[attr-defined]
     return run
-
-
-def simulated(change: Any) -> Any:
-    """Change the simulated server's whole state by hand."""
-    path = Path(settings.STATE_DIR) / "simulated" / "sim.json"
-    with file_lock(path.with_suffix(".lock")):
-        state = json.loads(path.read_text())
-        change(state)
-        path.write_text(json.dumps(state))
 
 
 def another_base_image(keep_by_id: bool = False) -> None:
@@ -139,7 +128,7 @@ def test_plain_odoo_goes_back_to_the_image_that_its_name_has_left(
 def test_a_module_that_somebody_installs_between_plan_and_door_is_updated_too(
     deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    Environment.objects.update(custom_modules=[])
+    Environment.objects.update(custom_modules=[], strategy="recreate")
     deploy()
     remote.commit("Second", addon("1.1"))
 

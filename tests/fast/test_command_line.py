@@ -641,6 +641,7 @@ def test_nothing_to_go_back_to_is_refused(production: Environment) -> None:
 
 
 def test_a_rollback_is_followed_to_its_end(production: Environment, worker: None) -> None:
+    Environment.objects.update(strategy="recreate")
     run("deploy", "acme/production", "--wait")
     Environment.objects.update(odoo_conf={"log_level": "debug"})
     run("deploy", "acme/production", "--force", "--wait")

@@ -13,7 +13,7 @@ from django.test import override_settings
 from deployments import services
 from deployments.models import Deployment, LogChunk, Snapshot
 from deployments.services import Who
-from deployments.states import Status, StepKind, Trigger
+from deployments.states import Status, StepKind, Trigger, Way
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
 from projects.models import Environment, Project, Server
@@ -226,6 +226,23 @@ def test_a_push_with_a_changed_addon_updates_it_and_no_request_fails(
     assert before <= notes_in(production)
 
 
+def test_a_push_that_changes_no_module_goes_beside_the_old_version_and_no_request_waits(
+    deploy: Callable[..., Deployment], production: Environment, writer: Writer
+) -> None:
+    Environment.objects.filter(pk=production.pk).update(odoo_conf={"log_level": "warn"})
+    before = len(writer.attempts)
+
+    second = deploy()
+
+    assert (second.status, second.way) == (Status.SUCCEEDED, Way.BLUE_GREEN), log_of(second)
+    still_serves(production, second, writer)
+    assert writer.failed == []
+    longest = max(one.seconds for one in writer.attempts[before:])
+    assert longest < 5, "it waits for Odoo alone, never at a door"
+    assert not Snapshot.objects.filter(deployment=second).exists()
+    Environment.objects.filter(pk=production.pk).update(odoo_conf=None)
+
+
 def test_a_push_whose_addon_breaks_at_update_is_taken_back(
     deploy: Callable[..., Deployment], production: Environment, remote: GitRemote, writer: Writer
 ) -> None:
@@ -254,7 +271,7 @@ def test_a_push_whose_addon_breaks_at_load_is_taken_back(
 
     Environment.objects.filter(pk=production.pk).update(update_policy=None, health_deadline=None)
     production.refresh_from_db()
-    assert broken.status == Status.ROLLED_BACK, log_of(broken)
+    assert (broken.status, broken.way) == (Status.ROLLED_BACK, Way.BLUE_GREEN), log_of(broken)
     assert broken.steps.get(kind=StepKind.HEALTH_CHECK).status == "undone" or "Not healthy" in broken.error
     assert "not_there" in broken.detail
     still_serves(production, before, writer)

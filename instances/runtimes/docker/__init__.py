@@ -27,7 +27,7 @@ from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.images import DockerImages
 from instances.runtimes.docker.inventory import Inventory, everything_of, remove_everything
 from ocore import waiting
-from ocore.machine.processes import own_name
+from ocore.machine import processes
 
 __all__ = ["DockerRuntime", "Engine", "Inventory", "everything_of", "remove_everything"]
 
@@ -58,6 +58,7 @@ class DockerRuntime:
             cpus=int(info["NCPU"]),
             memory_bytes=int(info["MemTotal"]),
             disk_free_bytes=self._free_bytes(Path(info["DockerRootDir"])),
+            memory_free_bytes=processes.available_memory() if self.engine.local else None,
         )
 
     def _free_bytes(self, root: Path) -> int:
@@ -71,7 +72,7 @@ class DockerRuntime:
             image=image.reference,
             entrypoint=(),
             command=("df", "-Pk", "/"),
-            labels={HOLDER_LABEL: own_name()},
+            labels={HOLDER_LABEL: processes.own_name()},
             memory_bytes=64 * 1024**2,
         )
         exit_ = self.containers.run(spec, lambda _: None, timeout=60, silence=60)

@@ -1,0 +1,69 @@
+"""How a deployment puts the new version in the old one's place: the gentlest way that is safe, and why this one."""
+
+from typing import Any
+
+from deployments import run as runs
+from deployments.states import Way
+from deployments.steps import planning
+from instances.models import Door
+from instances.odoo.plan import Plan
+from ocore.forms import format_size
+from projects.inheritance import Strategy
+
+ODOO_BYTES = 300 * 1024**2
+"""What an Odoo takes soon after its start: 149 MB idle, 280 MB with two workers and seventy modules, and some air."""
+WORKER_BYTES = 150 * 1024**2
+
+
+def choose(run: runs.Run, plan: Plan) -> tuple[Way, str]:
+    """The way, and in a sentence why."""
+    strategy = run.config.environment["strategy"]
+    reason = _must_be_recreated(run, plan)
+    if reason:
+        return Way.RECREATE, reason
+    if strategy == Strategy.RECREATE:
+        return Way.RECREATE, "So the environment's strategy wants it."
+    if strategy == Strategy.AUTO and planning.may_stay(run, plan):
+        return Way.STAYS, "Nothing that runs differs from what is live."
+    several = len([one for one in run.instances if one.container]) > 1
+    if strategy == Strategy.ROLLING:
+        if several:
+            return Way.ROLLING, "So the environment's strategy wants it; no module is installed or updated."
+        return Way.BLUE_GREEN, "One instance alone can't be replaced one after the other; no module is updated."
+    short = _short_of_memory(run)
+    if strategy == Strategy.AUTO and short:
+        if several:
+            return Way.ROLLING, f"No module is updated, and {short}: one instance after the other."
+        return Way.RECREATE, f"No module is updated, but {short}: two versions at once might not fit."
+    return Way.BLUE_GREEN, "No module is installed or updated, so old and new version can use the database together."
+
+
+def _must_be_recreated(run: runs.Run, plan: Plan) -> str:
+    """Why nobody may be served meanwhile; empty when old and new version may run side by side."""
+    if run.live is None:
+        return "It is the first deployment."
+    if run.deployment.restores:
+        return "The data of an earlier instant is put back."
+    if plan.changes_database:
+        changed = [*plan.install, *plan.update]
+        named = "all modules" if "base" in plan.update else ", ".join(changed[:5]) + ("…" if len(changed) > 5 else "")
+        return f"The database is changed ({named}): nobody may write meanwhile."
+    if run.live.base_image_id != run.deployment.base_image_id:
+        return "The Odoo image below the addons is another one."
+    if Door.objects.filter(environment=run.environment).exists():
+        return "The door is closed anyway."
+    return ""
+
+
+def _short_of_memory(run: runs.Run) -> str:
+    free = run.environment.server.facts.get("memory_free_bytes")
+    values = [run.config.instance(instance.slug) for instance in run.instances]
+    needed = sum(_may_take(one) for one in values)
+    if free is None or free >= needed:
+        return ""
+    return f"the server has {format_size(free)} of memory left, and a second set may take {format_size(needed)}"
+
+
+def _may_take(values: dict[str, Any]) -> int:
+    usual = ODOO_BYTES + WORKER_BYTES * int(values["workers"])
+    return min(values["memory_limit"] or usual, usual)
