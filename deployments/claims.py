@@ -1,8 +1,9 @@
 """Act on an environment outside of a deployment: no deployment begins meanwhile, and none is underway."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -31,14 +32,17 @@ class Claim:
     what: str
     lasting: timedelta
     until: datetime
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """What is done side by side looks at the same hold."""
 
     def check(self) -> None:
         """Before a side effect: it is still ours, and so it stays for another while. Raises `Lapsed`; it is never
         renewed then, since somebody may have come and gone."""
-        now = timezone.now()
-        if not self._row().filter(busy_until__gt=now).update(busy_until=now + self.lasting):
-            raise Lapsed(f"{self.what} took too long and was left: something else may be at work there now.")
-        self.until = now + self.lasting
+        with self._lock:
+            now = timezone.now()
+            if not self._row().filter(busy_until__gt=now).update(busy_until=now + self.lasting):
+                raise Lapsed(f"{self.what} took too long and was left: something else may be at work there now.")
+            self.until = now + self.lasting
 
     def pulse(self) -> None:
         """`check`, for who waits and asks all the time: nobody else can have it before its time is over."""

@@ -1,14 +1,14 @@
 """Start, stop, restart and remove an instance, outside of a deployment."""
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from django.conf import settings
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import at_work, claims, queues, schedule, sight
+from deployments import at_work, claims, queues, scaling, schedule, sight
 from deployments.claims import Claim
 from deployments.fence import fenced
 from deployments.keeper import repairs
@@ -18,7 +18,6 @@ from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
-from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
 from projects.models import Environment
@@ -172,13 +171,34 @@ def _act(claim: Claim, instance: Instance, verb: Callable[[Instance, Runtime], S
     if became:
         claim.check()
         instance.become(became, timezone.now())
+        if not _alone(instance):
+            _lead(claim, instance)
+
+
+def _lead(claim: Claim, instance: Instance) -> None:
+    """The doors of its environment lead to those that serve now; what fails is seen and mended by the clock."""
+    try:
+        doors.lead(instance.environment, fenced(runtime_for(instance.environment.server), claim.check))
+    except claims.Lapsed:
+        raise
+    except ExpectedError as error:
+        logger.warning("The doors of %s could not be led: %s", instance.environment, error)
 
 
 def _stop(instance: Instance, runtime: Runtime) -> State:
-    """Once nobody is being served any more; the door stays open, so that clients read that it is not reachable."""
-    doors.drain(instance.environment, runtime)
+    """Once nobody is being served by it any more. Where it is the only one the door stays open, so that clients read
+    that it is not reachable."""
+    if _alone(instance):
+        doors.drain(instance.environment, runtime)
+    else:
+        _take_out(instance, runtime)
     runtime.containers.stop(instance.container, STOP_SECONDS)
     return State.STOPPED
+
+
+def _take_out(instance: Instance, runtime: Runtime) -> None:
+    """The others serve its clients from now on."""
+    runtime.edge.close_and_drain([doors.upstream(instance)], settings.OCORE_DRAIN_SECONDS)
 
 
 def _runs_the_schedule(instance: Instance) -> bool:
@@ -196,40 +216,29 @@ def _remove(instance: Instance, runtime: Runtime) -> None:
     if _alone(instance):
         raise NotPossible(f"{instance} was not removed. {ALONE}")
     server = instance.environment.server
-    doors.drain(instance.environment, runtime)
-    runtime.containers.remove(instance.container)
-    instance.delete()
+    scaling.take_away(instance, runtime)
     doors.ensure_routes(server, runtime, logger.info)
 
 
 def _start(instance: Instance, runtime: Runtime) -> State:
     repairs.bring_up(instance, runtime, runtime.containers.find(instance.container))
-    _wait(instance, runtime)
+    sight.wait_until_it_answers(instance, instance.container, runtime, READY_SECONDS)
     return State.RUNNING
 
 
 def _restart(instance: Instance, runtime: Runtime) -> State:
-    """Behind a closed door: requests wait instead of failing."""
+    """Behind a closed door: requests wait instead of failing; where others serve, they get them meanwhile."""
     environment = instance.environment
+    if not _alone(instance):
+        _take_out(instance, runtime)
+        runtime.containers.stop(instance.container, STOP_SECONDS)
+        return _start(instance, runtime)
     doors.close(environment, runtime, holder=_holder(instance))
     try:
         runtime.containers.stop(instance.container, STOP_SECONDS)
         return _start(instance, runtime)
     finally:
         doors.open(environment, runtime, holder=_holder(instance))
-
-
-def _wait(instance: Instance, runtime: Runtime) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    pause = 0.1
-    while True:
-        problem = sight.unanswered(instance, runtime)
-        if not problem:
-            return
-        if time.monotonic() > deadline:
-            raise NotPossible(f"{instance} was started, but did not become healthy: {problem}")
-        waiting.pause(pause)
-        pause = min(pause * 1.5, 2.0)
 
 
 VERBS: dict[str, Callable[[Instance, Runtime], State | None]] = {

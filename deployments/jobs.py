@@ -3,7 +3,20 @@
 import logging
 from collections.abc import Callable
 
-from deployments import control, dumps, edges, keeper, pending, pipeline, probes, queues, recovery, removal, schedule
+from deployments import (
+    control,
+    dumps,
+    edges,
+    keeper,
+    pending,
+    pipeline,
+    probes,
+    queues,
+    recovery,
+    removal,
+    scaling,
+    schedule,
+)
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
 from deployments.states import Status
@@ -65,6 +78,10 @@ def look_at_edges() -> None:
 
 def control_instance(pk: int, verb: str) -> None:
     control.carry_out(pk, verb)
+
+
+def scale_environment(pk: int) -> None:
+    scaling.carry_out(pk)
 
 
 def remove_environment(pk: int) -> None:

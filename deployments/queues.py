@@ -31,6 +31,10 @@ def enqueue_removal(environment: int) -> None:
     _hand_over("slow", "remove_environment", environment)
 
 
+def enqueue_scaling(environment: int) -> None:
+    _hand_over("urgent", "scale_environment", environment)
+
+
 def enqueue_sweep(server: int) -> None:
     """Of a server, or of the portal itself: 0."""
     _hand_over("slow", "sweep", server)

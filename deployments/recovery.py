@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments import control, queues, schedule
+from deployments import control, queues, scaling, schedule
 from deployments.models import Deployment, Snapshot
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
@@ -32,6 +32,8 @@ def reconcile() -> None:
         queues.enqueue_dump(pk)
     for pk in unremoved():
         queues.enqueue_removal(pk)
+    for pk in scaling.unscaled():
+        queues.enqueue_scaling(pk)
     for pk in untidied():
         queues.enqueue_sweep(pk)
     schedule.hand_out_everywhere()

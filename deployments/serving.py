@@ -22,17 +22,24 @@ def containers(
 ) -> list[ContainerSpec]:
     """One for each instance, in their order; the first one runs the scheduled actions."""
     return [
-        processes.serving(
-            instance,
-            deployment.pk,
-            deployment.image,
-            config.instance(instance.slug),
-            runtime,
-            addons=bool(deployment.addons),
-            cron=position == 0,
-        )
+        container(deployment, config, instance, runtime, cron=position == 0)
         for position, instance in enumerate(instances)
     ]
+
+
+def container(
+    deployment: Deployment, config: Frozen, instance: Instance, runtime: Runtime, *, cron: bool
+) -> ContainerSpec:
+    """One instance's; one that was added since the deployment began has its environment's settings."""
+    return processes.serving(
+        instance,
+        deployment.pk,
+        deployment.image,
+        config.instance(instance.slug),
+        runtime,
+        addons=bool(deployment.addons),
+        cron=cron,
+    )
 
 
 def update_name(deployment: Deployment) -> str:

@@ -1,5 +1,6 @@
 """What is seen of an instance, and how it gets onto its row. The clock's probes and the keeper both see this way."""
 
+import time
 from typing import Any
 
 from django.db.models import Q
@@ -9,10 +10,16 @@ from deployments import at_work
 from instances.models import Instance
 from instances.odoo import readiness
 from instances.runtimes.base import Colour, Container, Runtime
+from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
 from projects.inheritance import resolve
 from projects.models import Environment
+
+
+class NotAnswering(ExpectedError):
+    default_advice = "Read its log: “docker logs” on the server, or the instance's page."
+
 
 SHOULD_RUN = (Instance.State.RUNNING, Instance.State.FAILED)
 """The others were stopped by a person, or somebody is at work on them."""
@@ -33,10 +40,24 @@ def down(name: str, found: Container | None) -> str:
     return f"Its container {name} does not run ({found.state}{'' if found.exit_code is None else f', {why}'})."
 
 
-def unanswered(instance: Instance, runtime: Runtime, seconds: float = 10) -> str:
+def wait_until_it_answers(instance: Instance, container: str, runtime: Runtime, seconds: float) -> None:
+    """A container of its has just been started. Raises `NotAnswering`."""
+    deadline = time.monotonic() + seconds
+    pause = 0.1
+    while True:
+        problem = unanswered(instance, runtime, container=container)
+        if not problem:
+            return
+        if time.monotonic() > deadline:
+            raise NotAnswering(f"{instance} was started, but did not become healthy: {problem}")
+        waiting.pause(pause)
+        pause = min(pause * 1.5, 2.0)
+
+
+def unanswered(instance: Instance, runtime: Runtime, seconds: float = 10, *, container: str = "") -> str:
     """What is wrong with its answer, asked from inside its container; empty when it serves its database."""
     argv = readiness.probe(readiness.LOGIN_PATH, host=instance.environment.hostname, timeout=seconds)
-    done = runtime.containers.exec(instance.container, argv, timeout=seconds + 5)
+    done = runtime.containers.exec(container or instance.container, argv, timeout=seconds + 5)
     (answer,) = readiness.parse_probe(done.output)
     return next(iter(readiness.judge_login(answer)), "")
 

@@ -51,7 +51,10 @@ class Instance(InstanceOverrides):
         constraints = [
             models.UniqueConstraint(fields=["environment", "slug"], name="instance_slug_unique_in_environment"),
         ]
-        permissions = [("control_instance", "Can start, stop and restart an instance")]
+        permissions = [
+            ("control_instance", "Can start, stop and restart an instance"),
+            ("scale_environment", "Can change how many instances an environment has"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.environment} / {self.name}"

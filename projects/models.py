@@ -242,6 +242,11 @@ class Environment(EnvironmentOverrides):
     busy_until = models.DateTimeField(null=True, blank=True, editable=False)
     busy_by = models.CharField(max_length=200, blank=True, editable=False)
     """The process that does it (`processes.own_name`): once it is dead, nobody waits for `busy_until`."""
+    scale_to = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)
+    """So many instances are wanted, and a worker is to see to it; empty: as it is."""
+    scale_asked_by = models.CharField(max_length=200, blank=True, editable=False)
+    scale_problem = models.TextField(blank=True, editable=False)
+    """Why the last change of their number did not come about."""
     removing_since = models.DateTimeField(null=True, blank=True, editable=False)
     removal_problem = models.TextField(blank=True, editable=False)
     removal_due = models.DateTimeField(null=True, blank=True, editable=False)

@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
-from deployments import queues, removal, services
+from deployments import queues, removal, scaling, services
 from deployments.admin.who import who
 from deployments.models import Deployment
 from deployments.services import NotPossible
@@ -35,6 +35,7 @@ class EnvironmentActs(ActsOnObjects):
     acts = [
         Act("deploy", "deployments.deploy_environment"),
         ROLL_BACK,
+        Act("scale", "instances.scale_environment"),
         Act("odoo-password", "projects.view_odoo_password"),
         Act("refresh-pending", "deployments.deploy_environment"),
     ]
@@ -65,6 +66,14 @@ class EnvironmentActs(ActsOnObjects):
         self.log_change(request, environment, f"Deployed as #{deployment.pk}.")
         messages.success(request, _queued(deployment, "is queued."))
         return _to(deployment)
+
+    def scale(self, request: HttpRequest, environment: Environment) -> None:
+        typed = request.POST.get("instances", "").strip()
+        if not typed.isdecimal() or len(typed) > 4:
+            raise NotPossible("Say how many instances, as a number.")
+        scaling.request(environment, int(typed), who(request))
+        self.log_change(request, environment, f"Scaling to {int(typed)} instances asked for.")
+        messages.success(request, f"{environment} is being scaled to {int(typed)}.")
 
     def refresh_pending(self, request: HttpRequest, environment: Environment) -> None:
         queues.enqueue_pending(environment.pk)

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from deployments import services
+from deployments import scaling, services
 from deployments.admin.badges import LARGE, cause_words, commit_words, deployment_link, status_tag
 from deployments.admin.due import tell_due
 from deployments.admin.environment_acts import EnvironmentActs
@@ -170,6 +170,8 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "pending_problem": environment.pending.get("problem", ""),
             "health": HealthCheck.objects.filter(environment=environment).first(),
             "instances": environment.instances.all(),
+            "wanted_instances": environment.scale_to or len(environment.instances.all()),
+            "most_instances": scaling.MOST,
             "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),

@@ -83,14 +83,10 @@ def _as_deployed(instance: Instance, runtime: Runtime) -> ContainerSpec:
     live = Deployment.objects.get(environment=environment, live=True)
     require_data(instance, runtime)
     config = thaw(live)
-    siblings = list(environment.instances.filter(slug__in=config.instances).select_related("environment"))
-    specs = serving.containers(live, config, siblings, runtime)
-    image = _image(live, runtime)
-    for sibling, spec in zip(siblings, specs, strict=True):
-        if sibling.pk == instance.pk:
-            # Under its old name: where nothing had changed, that is an earlier deployment's.
-            return replace(spec, name=instance.container, image=image)
-    raise NotPossible(f"{instance} is not part of {live}, which is live.", advice="Deploy its environment.")
+    first = environment.instances.exclude(container="").order_by("pk").first()
+    spec = serving.container(live, config, instance, runtime, cron=instance == first)
+    # Under its old name: where nothing had changed, that is an earlier deployment's.
+    return replace(spec, name=instance.container, image=_image(live, runtime))
 
 
 def _image(live: Deployment, runtime: Runtime) -> str:

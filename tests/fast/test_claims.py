@@ -361,3 +361,9 @@ def test_a_removal_goes_on_after_an_outage_of_the_portals_database(environment: 
     with pytest.raises(OperationalError):
         removal.carry_out(environment.pk)
     assert recovery.unremoved() == [environment.pk]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_done_side_by_side_under_a_claim_keeps_it(environment: Environment) -> None:
+    with claimed(environment.pk, "many things at once", timedelta(seconds=60)) as claim:
+        waiting.together(*[lambda: [claim.check() for _ in range(20)]] * 4)
