@@ -19,6 +19,8 @@ from projects import validators
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
+TAGS = "refs/tags/"
+"""Before a tag's name where it could be taken for a branch's."""
 THEN_FAILED = " Then the rollback failed: "
 """Between why a deployment was taken back and why that failed."""
 
@@ -49,11 +51,12 @@ def request_deployment(
     rollback_to: Deployment | None = None,
     restores: Snapshot | None = None,
     retries: Deployment | None = None,
+    pushed_from: str = "",
 ) -> Deployment:
     """Queue a deployment; one that was still queued for the environment is superseded by it. Raises `NotPossible`."""
     if ref:
         try:
-            validators.validate_ref(ref)
+            validators.validate_ref(ref.removeprefix(TAGS))
         except ValidationError as error:
             raise NotPossible(" ".join(error.messages)) from None
     project = environment.project
@@ -96,6 +99,8 @@ def request_deployment(
             delivery=delivery,
             ref=(ref or commit or environment.branch)[:255],
             commit=commit,
+            pushed_from=pushed_from,
+            pushed_to=commit if trigger == Trigger.PUSH else "",
             subject=subject[:300],
             author=author[:200],
             forced=forced,
@@ -272,6 +277,15 @@ def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
         same.filter(status__in=ACTIVE - {Status.CANCELLING}).first()
         or same.filter(live=True).exclude(environment__deployments__status__in=ACTIVE).first()
     )
+
+
+def pushed_before(environment: Environment, ref: str, before: str, commit: str) -> Deployment | None:
+    """What the same push caused, if it is the latest of its ref here: ids of deliveries are unsigned, so one that was
+    listened to can be sent again under another."""
+    pushes = Deployment.objects.filter(environment=environment, trigger=Trigger.PUSH, ref=ref[:255])
+    latest = pushes.exclude(pushed_to="").first()
+    same = latest and (latest.pushed_from, latest.pushed_to) == (before, commit)
+    return latest if same else None
 
 
 def waiting_by_hand(environment: Environment) -> Deployment | None:

@@ -40,8 +40,8 @@ def deliver(production: Environment, queues: Queues, faults: Faults) -> Deliver:
             "X-Hub-Signature-256": f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}",
         }
         known = set(Deployment.objects.values_list("pk", flat=True))
-        status, _ = intake.receive(production.project, "github", body, headers, None)
-        assert status in (200, 202)
+        answer = intake.receive(production.project, "github", body, headers, None)
+        assert answer.status in (200, 202)
         if work:
             queues.run_all()
         return Deployment.objects.exclude(pk__in=known).first()
