@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db import IntegrityError, transaction
 
-from deployments import rates
+from deployments import rates, routing
 from deployments.decision import Decision, decide
 from deployments.delivery_rows import STATUS_CODES, Verdict, store, store_refused
 from deployments.models import Delivery
@@ -109,6 +109,21 @@ def rehearse(project: Project, push: Push) -> Decision:
         decision = decide(project, push, delivery)
         transaction.set_rollback(True)
     return decision
+
+
+def unreached(project: Project, push: Push) -> list[dict[str, str]]:
+    """Why each of the other environments isn't reached, per ref."""
+    environments = list(project.environments.select_related("project").prefetch_related("branch_rules"))
+    found = []
+    for change in push.changes:
+        by = routing.reached(project, change)
+        there = {environment.pk for environment in by.environments}
+        found += [
+            {"environment": one.path, "ref": change.ref, "reason": routing.why_not(one, change, by)}
+            for one in environments
+            if one.pk not in there
+        ]
+    return found
 
 
 def _take_in(project: Project, host: str, push: Push, call: Call, fields: dict[str, Any]) -> Delivery:
