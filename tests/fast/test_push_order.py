@@ -260,3 +260,50 @@ def test_a_cancellation_at_that_instant_counts(
     monkeypatch.setattr(push_order, "nothing_new", cancelled_meanwhile)
 
     assert deliver(older).status == Status.CANCELLED
+
+
+@pytest.mark.parametrize("paths", [["addons"], ["acme_notes/**"], ["acme_notes"], ["*.py"]])
+def test_what_changes_none_of_the_wanted_paths_is_left_out_and_what_does_is_deployed(
+    deliver: Deliver, production: Environment, remote: GitRemote, paths: list[str]
+) -> None:
+    deliver(remote.sha("main"))
+    Environment.objects.update(deploy_paths=paths)
+
+    left_out = deliver(remote.commit("Say more", {"README.md": "more"}))
+
+    assert left_out.status == Status.SUPERSEDED
+    assert left_out.error.startswith(f"Nothing changed since #{live(production).pk} in {paths[0]}")
+    assert deliver(remote.commit("Second", addon("1.1"))).status == Status.SUCCEEDED
+
+
+def test_a_wanted_change_is_not_lost_to_a_later_push_that_changes_nothing_wanted(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    deliver(remote.sha("main"))
+    Environment.objects.update(deploy_paths=["addons"])
+    deliver(remote.commit("Second", addon("1.1")), work=False)
+
+    last = deliver(remote.commit("Say more", {"README.md": "more"}))
+
+    assert (last.status, live(production)) == (Status.SUCCEEDED, last)
+
+
+def test_requirements_and_a_removed_addon_count_as_addons(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    deliver(remote.sha("main"))
+    Environment.objects.update(deploy_paths=["addons"])
+
+    assert deliver(remote.commit("Need more", {"requirements.txt": "phonenumbers\n"})).status == Status.SUCCEEDED
+
+
+def test_a_commit_whose_message_the_host_did_not_tell_may_still_ask_to_be_skipped(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    deliver(remote.sha("main"))
+    skipped = remote.commit("Second [skip deploy]", addon("1.1"))
+    Environment.objects.update(kind="staging")
+
+    assert deliver(skipped).error == "Skipped: its head commit says “[skip deploy]”."
+    Environment.objects.update(kind="production")
+    assert deliver(skipped).status == Status.SUCCEEDED
