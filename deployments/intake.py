@@ -83,10 +83,15 @@ def receive(
     )
 
 
+def replayable(delivery: Delivery) -> bool:
+    kept = bool(delivery.body) and delivery.host in HOSTS
+    return kept and delivery.verdict not in (Verdict.REFUSED, Verdict.UNREADABLE)
+
+
 def replay(delivery: Delivery, who: str) -> Delivery:
     """Decide again upon what was proven when it came; it does nothing that has been done. Raises `NotReplayable`."""
     host = HOSTS.get(delivery.host)
-    if host is None or not delivery.body or delivery.verdict in (Verdict.REFUSED, Verdict.UNREADABLE):
+    if host is None or not replayable(delivery):
         raise NotReplayable(
             "Only a delivery that was proven and could be read can be replayed.",
             advice="Deliver it again at the git host.",

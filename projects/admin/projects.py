@@ -15,7 +15,7 @@ from ocore.show import ago, link_to, tag
 from projects.admin.confirmation import ConfirmsReach
 from projects.admin.overrides import OverridesForm, ShowsOverrides, linked
 from projects.inheritance import SETTINGS
-from projects.models import Environment, Project
+from projects.models import BranchRule, Environment, Project
 from projects.reach import environments_of, overriders
 
 KIND_TONES = {
@@ -86,16 +86,40 @@ class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
         return super().get_queryset(request).select_related("project", "server")
 
 
+class BranchRuleInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = BranchRule
+    fields = ["priority", "kind", "pattern", "environment"]
+    extra = 0
+    verbose_name_plural = "rules for further branches and for tags"
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Only the project's own environments can be chosen."""
+        if db_field.name == "environment":
+            match = request.resolver_match
+            project = str(match.kwargs.get("object_id", "")) if match else ""
+            rows = Environment.objects.select_related("project")
+            kwargs["queryset"] = rows.filter(project=int(project)) if project.isdecimal() else rows.none()
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        widget: Any = field.widget if field else None
+        if isinstance(widget, RelatedFieldWidgetWrapper):
+            widget.can_add_related = widget.can_change_related = False
+            widget.can_view_related = widget.can_delete_related = False
+        return field
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BranchRule]:
+        return super().get_queryset(request).select_related("project", "environment__project")
+
+
 class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
     form = ProjectForm
     list_display = ["name", "environment_tags", "repository", "created"]
     search_fields = ["name", "slug", "description", "repository_url"]
     list_filter = ["host", ("environments__server", admin.RelatedOnlyFieldListFilter)]
-    inlines = [EnvironmentInline]
+    inlines = [EnvironmentInline, BranchRuleInline]
     fixed = ("slug",)
     head = [
         (None, {"fields": ["name", "slug", "description"]}),
-        ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host"]}),
+        ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host", "signing_token"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:
