@@ -46,6 +46,20 @@ class ProjectForm(OverridesForm):
                 form_field.help_text += f'<br><span class="oc-hint oc-over">Overridden by {escape(words)}</span>'
 
 
+def _only_choose(form: SaysAllErrors, name: str) -> None:
+    """A field without the buttons to add or change what it points to."""
+    widget = form.fields[name].widget if name in form.fields else None
+    if isinstance(widget, RelatedFieldWidgetWrapper):
+        widget.can_add_related = widget.can_change_related = False
+        widget.can_view_related = widget.can_delete_related = False
+
+
+class BranchRuleForm(SaysAllErrors):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _only_choose(self, "environment")
+
+
 class EnvironmentInlineForm(SaysAllErrors):
     """What fixes an environment's names on its server cannot be changed later."""
 
@@ -55,10 +69,7 @@ class EnvironmentInlineForm(SaysAllErrors):
             for name in ("slug", "server"):
                 if name in self.fields:
                     self.fields[name].disabled = True
-        widget = self.fields["server"].widget if "server" in self.fields else None
-        if isinstance(widget, RelatedFieldWidgetWrapper):
-            widget.can_add_related = widget.can_change_related = False
-            widget.can_view_related = widget.can_delete_related = False
+        _only_choose(self, "server")
 
 
 class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -88,6 +99,7 @@ class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
 
 class BranchRuleInline(admin.TabularInline):  # type: ignore[type-arg]
     model = BranchRule
+    form = BranchRuleForm
     fields = ["priority", "kind", "pattern", "environment"]
     extra = 0
     verbose_name_plural = "rules for further branches and for tags"
@@ -99,12 +111,7 @@ class BranchRuleInline(admin.TabularInline):  # type: ignore[type-arg]
             project = str(match.kwargs.get("object_id", "")) if match else ""
             rows = Environment.objects.select_related("project")
             kwargs["queryset"] = rows.filter(project=int(project)) if project.isdecimal() else rows.none()
-        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
-        widget: Any = field.widget if field else None
-        if isinstance(widget, RelatedFieldWidgetWrapper):
-            widget.can_add_related = widget.can_change_related = False
-            widget.can_view_related = widget.can_delete_related = False
-        return field
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BranchRule]:
         return super().get_queryset(request).select_related("project", "environment__project")
