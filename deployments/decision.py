@@ -9,6 +9,7 @@ from django.db import transaction
 from deployments import queues, routing, services
 from deployments.models import Delivery, Deployment
 from deployments.services import NotPossible, Who
+from deployments.standing import Standing, pushed_before
 from deployments.states import Status, Trigger
 from projects.hosts import Push, RefChange
 from projects.models import Environment, Project
@@ -92,7 +93,8 @@ def _in_environment(
     if unwanted:
         transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
         return Verdict.IGNORED, unwanted, None
-    by_hand = services.waiting_by_hand(environment)
+    standing = Standing(environment)
+    by_hand = standing.waiting_by_hand()
     if by_hand:
         what = "a rollback by hand" if by_hand.rollback_to_id else f"asked for by {by_hand.requester or 'a person'}"
         transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
@@ -102,11 +104,11 @@ def _in_environment(
             "the commits are shown as pending.",
             None,
         )
-    same = services.duplicate_of(environment, change.head)
+    same = standing.same(change.head)
     if same:
         return Verdict.DUPLICATE, f"{change.head[:10]} {_SAME.get(same.status, 'is live')} there as #{same.pk}.", None
     ref = change.name if change.type == "branch" else change.ref
-    earlier = services.pushed_before(environment, ref, change.before, change.head)
+    earlier = pushed_before(environment, ref, change.before, change.head)
     if earlier:
         return (
             Verdict.DUPLICATE,

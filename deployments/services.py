@@ -12,7 +12,7 @@ from django.utils import timezone
 from deployments import at_work, queues, schedule
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
 from deployments.run import STALE
-from deployments.states import ACTIVE, Status, Trigger
+from deployments.states import Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
 from projects import validators
@@ -268,27 +268,3 @@ def roll_back(
         rollback_to=offer.target,
         restores=offer.snapshot if with_data else None,
     )
-
-
-def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
-    """The deployment that makes one of this commit pointless: waiting, at work, or what is live already."""
-    same = Deployment.objects.filter(environment=environment, commit=commit)
-    return (
-        same.filter(status__in=ACTIVE - {Status.CANCELLING}).first()
-        or same.filter(live=True).exclude(environment__deployments__status__in=ACTIVE).first()
-    )
-
-
-def pushed_before(environment: Environment, ref: str, before: str, commit: str) -> Deployment | None:
-    """What the same push caused, if it is the latest of its ref here: ids of deliveries are unsigned, so one that was
-    listened to can be sent again under another."""
-    pushes = Deployment.objects.filter(environment=environment, trigger=Trigger.PUSH, ref=ref[:255])
-    latest = pushes.exclude(pushed_to="").first()
-    same = latest and (latest.pushed_from, latest.pushed_to) == (before, commit)
-    return latest if same else None
-
-
-def waiting_by_hand(environment: Environment) -> Deployment | None:
-    """What a person asked for, or force, and waits for its turn: a push does not take its place."""
-    queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED)
-    return queued.exclude(trigger=Trigger.PUSH, forced=False).first()

@@ -80,7 +80,7 @@ def _change(move: Mapping[str, Any]) -> RefChange:
     name = reading.ref_name(end, "name")
     before = reading.commit_id(reading.mapping(old, "target"), "hash", required=bool(old))
     after = reading.commit_id(reading.mapping(new, "target"), "hash", required=bool(new))
-    ref = _PREFIXES.get(reading.text(end, "type"), "") + name
+    ref = _PREFIXES.get(reading.text(end, "type") or "branch", "") + name
     change = reading.moved(ref, before, after, deleted=not new, forced=move.get("forced") is True)
     return RefChange(**(vars(change) | {"created": not old}))
 

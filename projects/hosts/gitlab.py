@@ -46,7 +46,7 @@ class GitLab:
             event=event,
             delivery_id=self.delivery_id(headers, body),
             changes=changes,
-            full_name=reading.text(project, "path_with_namespace"),
+            full_name=reading.text(project, "path_with_namespace") or reading.text(document, "path_with_namespace"),
             urls=reading.addresses(
                 *reading.texts(project, "git_http_url", "git_ssh_url", "web_url"),
                 *reading.texts(repository, "git_http_url", "git_ssh_url", "homepage", "url"),
