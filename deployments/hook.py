@@ -22,6 +22,7 @@ _UNPROVEN = Q(verdict=Verdict.REFUSED)
 class Health:
     tone: str
     icon: str
+    label: str
     words: str
     last: Delivery | None = None
     """The last that the git host itself sent and proved."""
@@ -37,14 +38,16 @@ def health(project: Project) -> Health:
     told: dict[str, Any] = since.aggregate(count=Count("pk"), latest=Max("received_at"))
     refused = int(told["count"])
     if last is None and not refused:
-        return Health("muted", "–", "Nothing has come from the git host yet.")
+        return Health("muted", "–", "Not used yet", "Nothing has come from the git host yet.")
     if last is None:
-        return Health("bad", "✕", "Calls come, but none could be proven: paste the secret once more.", None, refused)
+        return Health(
+            "bad", "✕", "Not let in", "Calls come, but none could be proven: paste the secret once more.", None, refused
+        )
     if last.verdict == Verdict.UNREADABLE:
-        return Health("bad", "?", "The last delivery could not be read.", last, refused)
+        return Health("bad", "?", "Not read", "The last delivery could not be read.", last, refused)
     if refused:
-        return Health("wait", "⚠", "It worked; calls that could not be proven have come since.", last, refused)
-    return Health("ok", "✓", "It works.", last)
+        return Health("wait", "⚠", "Worked", "Calls that could not be proven have come since.", last, refused)
+    return Health("ok", "✓", "Works", "", last)
 
 
 def send_test(project: Project, who: str) -> Delivery:

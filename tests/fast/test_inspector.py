@@ -230,3 +230,37 @@ def test_the_list_shows_what_moved_and_where_it_came_from(production: Environmen
     assert page.count('class="field-refs">main<') == 2
     assert "127.0.0.1" in page
     assert json.loads(Delivery.objects.latest("pk").body)["after"] == NEWER != NEW
+
+
+# Whatever comes, by the endpoint of every host
+
+
+@pytest.mark.parametrize("host", ["gitlab", "azure_devops"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b"[" * 100_000,
+        b'{"object_kind": "push", "ref": "refs/heads/\\ud800", "after": "x"}',
+        b'{"object_kind": "push", "ref": {"a": 1}}',
+        json.dumps({"object_kind": "push", "ref": "refs/heads/" + "x" * 900, "after": NEW}).encode(),
+        json.dumps({"object_kind": "push", "ref": "refs/tags/-x", "before": "0" * 40, "after": NEW}).encode(),
+        json.dumps({"object_kind": "x" * 5000, "project": {"path_with_namespace": "a\x00b"}}).encode(),
+        json.dumps({"eventType": "git.push", "resource": {"refUpdates": [7, {"name": 1}]}}).encode(),
+        json.dumps({"eventType": "git.push", "id": "é" * 500, "resource": []}).encode(),
+    ],
+)
+def test_proven_bytes_of_any_kind_are_answered_and_kept(production: Environment, host: str, body: bytes) -> None:
+    Project.objects.update(host=host)
+    BranchRule.objects.create(
+        project=production.project, environment=production, pattern="**", kind="branch", priority=1
+    )
+    proof = {"x-gitlab-token": production.project.webhook_secret, "x-ocore-token": production.project.webhook_secret}
+
+    answer = send(None, body, host=host, **proof)
+
+    assert answer.status_code in (200, 202, 400)
+    assert answer.json()["reason"]
+    assert Delivery.objects.get().status_code == answer.status_code
