@@ -4,7 +4,9 @@ of another kind, or raise `Unreadable`."""
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +17,7 @@ FORM = "application/x-www-form-urlencoded"
 ZERO = "0" * 40
 SAMPLE = "0" * 39 + "1"
 """A commit that no repository has."""
+_lenient: ContextVar[bool] = ContextVar("lenient", default=False)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_TEXT = 1000
 _MAX_NAME = 300
@@ -138,9 +141,22 @@ def commit_id(document: Mapping[str, Any], key: str, *, required: bool = True) -
     value = document.get(key)
     if value is None and not required:
         return ""
+    if isinstance(value, str) and _lenient.get():
+        return text(document, key)
     if not isinstance(value, str) or not _COMMIT.fullmatch(value):
         raise Unreadable(f"“{key}” is not a commit id")
     return value
+
+
+@contextmanager
+def leniently() -> Iterator[None]:
+    """Within it any text passes for a commit's id: to show a person what a delivery says that is refused for that.
+    Never where something is deployed from it."""
+    token = _lenient.set(True)
+    try:
+        yield
+    finally:
+        _lenient.reset(token)
 
 
 def is_zero(sha: str) -> bool:

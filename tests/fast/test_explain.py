@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployments.models import Delivery, Deployment
-from projects.hosts import HOSTS
+from projects.hosts import HOSTS, Unreadable
 from projects.models import Environment, Project
 from tests import factories
 from tests.conftest import Queues
@@ -164,3 +164,12 @@ def test_an_unknown_project_is_an_error(tmp_path: Path) -> None:
     Project.objects.all().delete()
 
     assert explain(tmp_path, BODY, "--project", "nobody")[1] == 1
+
+
+def test_where_only_a_commits_id_is_none_the_rest_is_told_beside_the_error(tmp_path: Path) -> None:
+    told, code = explain(tmp_path, BODY | {"after": "abc123"})
+
+    assert (code, told["error"]) == (1, "“after” is not a commit id")
+    assert (told["kind"], told["changes"][0]["after"]) == ("push", "abc123")
+    with pytest.raises(Unreadable):
+        HOSTS["github"].parse(json.dumps(BODY | {"after": "abc123"}).encode(), {})

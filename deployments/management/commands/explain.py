@@ -13,6 +13,7 @@ from deployments import intake
 from deployments.terminal import PortalCommand, find_project
 from ocore.errors import ExpectedError
 from projects.hosts import HOSTS, Push, RefChange, Refused, Unreadable
+from projects.hosts.reading import leniently
 from projects.models import Project
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -65,6 +66,7 @@ def explain(provider: str, body: bytes, header_lines: list[str], slug: str) -> d
     try:
         push = host.parse(body.removeprefix(BYTE_ORDER_MARK), headers)
     except Unreadable as error:
+        told |= _as_far_as_it_goes(provider, body, headers)
         told["error"] = error.reason
         if project:
             told["signature"] = _signature(project, provider, body, headers)
@@ -74,6 +76,15 @@ def explain(provider: str, body: bytes, header_lines: list[str], slug: str) -> d
         told |= {"project": project.slug, "signature": _signature(project, provider, body, headers)}
         told |= _verdict(project, provider, push, told["signature"])
     return told
+
+
+def _as_far_as_it_goes(provider: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """What it says where only a commit's id is none: that is never deployed, but may be what somebody looks for."""
+    try:
+        with leniently():
+            return reading(HOSTS[provider].parse(body.removeprefix(BYTE_ORDER_MARK), headers))
+    except Unreadable:
+        return {}
 
 
 def reading(push: Push) -> dict[str, Any]:
