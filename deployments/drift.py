@@ -9,7 +9,7 @@ from deployments.models import Deployment
 from projects.inheritance import SECRET_SETTINGS, display, effective
 from projects.models import Environment
 
-AT_ONCE = frozenset({"auto_deploy"})
+AT_ONCE = frozenset({"auto_deploy", "skip_words", "deploy_paths"})
 """Settings that are looked up when a push arrives, and don't wait for a deployment."""
 
 

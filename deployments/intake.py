@@ -1,304 +1,149 @@
 """A webhook's way in: verify, store, queue, answer. Milliseconds; git and the server are asked later, by workers."""
 
 import logging
-import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
-from deployments import queues, services
-from deployments.models import Delivery, Deployment
-from deployments.services import NotPossible, Who
-from deployments.states import Status, Trigger
-from ocore.redaction import redact, redact_headers
-from projects.hosts import HOSTS, Push, RefChange, Refused, Unreadable
-from projects.inheritance import resolve
-from projects.models import Environment, Project
+from deployments import rates, routing
+from deployments.decision import Decision, decide
+from deployments.delivery_rows import STATUS_CODES, Verdict, store, store_refused
+from deployments.models import Delivery
+from ocore.errors import ExpectedError
+from projects.hosts import HOSTS, Push, Refused, Unreadable
+from projects.models import Project
 
 logger = logging.getLogger(__name__)
-Verdict = Delivery.Verdict
-STATUS_CODES = {
-    Verdict.ACCEPTED: 202,
-    Verdict.IGNORED: 200,
-    Verdict.DUPLICATE: 200,
-    Verdict.REFUSED: 401,
-    Verdict.UNREADABLE: 400,
-}
-HEADERS_KEPT = 40
-STRANGERS_HEADERS_KEPT = re.compile(
-    r"(?i)user-agent|content-(?:type|length)|x-forwarded-for|x-[a-z]+-(?:event|delivery)"
-)
-HEADER_CHARACTERS = 300
-NO_PROJECT = 0
-"""The key of none."""
-_SAME: dict[str, str] = {
-    Status.QUEUED: "is queued",
-    Status.RUNNING: "is running",
-    Status.ROLLING_BACK: "is being rolled back",
-}
-"""What a pushed commit that needs no other deployment does there already; else it is live."""
 NO_ENTRY = "The signature does not fit."
 """All that a stranger learns, whether the project exists or not."""
+TOO_MANY = "Too many calls. Come again later."
 
 
-@dataclass
-class Decision:
-    verdict: Delivery.Verdict
-    reason: str
-    event: str = ""
-    outcome: list[dict[str, Any]] = field(default_factory=list)
-    deployments: list[Deployment] = field(default_factory=list)
-    delivery_id: str = ""
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content: dict[str, Any]
+    retry_after: int = 0
+    """Seconds."""
+
+
+class NotReplayable(ExpectedError):
+    """There is nothing kept that could be read again."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What came, as far as it is kept."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    remote_address: str | None
+    started: float
 
 
 def receive(
     project: Project | None, host: str, body: bytes, headers: Mapping[str, str], remote_address: str | None
-) -> tuple[int, dict[str, Any]]:
-    """Status code and JSON answer to a webhook call. Never raises for what the call contains."""
-    started = time.monotonic()
+) -> Answer:
+    """The answer to a webhook call. Never raises for what the call contains."""
+    call = Call(body, headers, remote_address, time.monotonic())
     driver = HOSTS[host]
-    secrets = project.webhook_secrets if project and project.host == host else []
+    known = project if project and project.host == host else None
     try:
-        driver.verify(body, headers, secrets)
+        driver.verify(body, headers, known.webhook_secrets if known else [])
     except Refused as refused:
-        known = project if project and project.host == host else None
-        _store_refused(known, host, refused.reason, headers, remote_address, started)
-        return 401, {"status": Verdict.REFUSED, "reason": NO_ENTRY}
-    assert project is not None  # noqa: S101 - no secret fits where there is no project
+        store_refused(known, host, refused.reason, headers, remote_address, call.started)
+        return Answer(401, {"status": Verdict.REFUSED, "reason": NO_ENTRY})
+    assert known is not None  # noqa: S101 - no secret fits where there is no project
+    wait = rates.wait_for("project", known.pk, settings.OCORE_WEBHOOKS_PER_PROJECT)
+    if wait:
+        if cache.add(f"too-many-{known.pk}", True, 60):
+            logger.warning("Deliveries for %s come more often than OCORE_WEBHOOKS_PER_PROJECT allows.", known)
+        return Answer(429, {"status": Verdict.REFUSED, "reason": TOO_MANY}, wait)
     try:
         push = driver.parse(body, headers)
     except Unreadable as unreadable:
-        decision = Decision(Verdict.UNREADABLE, unreadable.reason)
-        delivery = _store(project, host, decision, body, headers, remote_address, started)
-        return delivery.status_code, {"status": decision.verdict, "reason": decision.reason}
-    delivery = _take_in(project, host, push, body, headers, remote_address, started)
-    return delivery.status_code, {
-        "status": delivery.verdict,
-        "reason": delivery.reason,
-        "delivery": delivery.pk,
-        "environments": delivery.outcome,
-    }
-
-
-def _take_in(
-    project: Project,
-    host: str,
-    push: Push,
-    body: bytes,
-    headers: Mapping[str, str],
-    remote_address: str | None,
-    started: float,
-) -> Delivery:
-    """The delivery's row and what it queues are one transaction; the row's uniqueness is what makes it once only."""
-    decision = Decision(Verdict.IGNORED, "", event=push.event, delivery_id=push.delivery_id)
-    try:
-        with transaction.atomic():
-            delivery = _store(project, host, decision, body, headers, remote_address, started)
-            _decide(project, push, delivery, decision)
-            delivery.verdict, delivery.reason, delivery.outcome = decision.verdict, decision.reason, decision.outcome
-            delivery.status_code = STATUS_CODES[decision.verdict]
-            delivery.seconds = time.monotonic() - started
-            delivery.save(update_fields=["verdict", "reason", "outcome", "status_code", "seconds"])
-    except IntegrityError:
-        decision = Decision(
-            Verdict.DUPLICATE,
-            f"Delivery {push.delivery_id} was received before.",
-            event=push.event,
-            delivery_id=push.delivery_id,
+        delivery = store(
+            known, host, Verdict.UNREADABLE, unreadable.reason, body, headers, remote_address, call.started
         )
-        delivery = _store(project, host, decision, body, headers, remote_address, started)
-    return delivery
-
-
-def _store_refused(
-    project: Project | None,
-    host: str,
-    reason: str,
-    headers: Mapping[str, str],
-    remote_address: str | None,
-    started: float,
-) -> None:
-    """So many a minute are kept for a project; strangers don't get to fill the disk. A call for an unknown project and
-    one too many take the same way and are taken back, so that time doesn't tell which projects there are."""
-    key = project.pk if project else NO_PROJECT
-    few = {name: value for name, value in headers.items() if STRANGERS_HEADERS_KEPT.fullmatch(name)}
-    since = timezone.now() - timedelta(minutes=1)
-    earlier = Delivery.objects.filter(project=key, verdict=Verdict.REFUSED, received_at__gt=since)
-    with transaction.atomic():
-        count = earlier.order_by()[: settings.OCORE_REFUSED_PER_MINUTE + 1].count()
-        kept = Delivery(
-            project_id=key,
-            host=host,
-            verdict=Verdict.REFUSED,
-            reason=reason,
-            headers=redact_headers(_kept(few)),
-            remote_address=remote_address,
-            status_code=STATUS_CODES[Verdict.REFUSED],
-            seconds=time.monotonic() - started,
-        )
-        kept.save(force_insert=True)
-        if project is None or count >= settings.OCORE_REFUSED_PER_MINUTE:
-            transaction.set_rollback(True)
-    if project and count >= settings.OCORE_REFUSED_PER_MINUTE and cache.add(f"refused-{project.pk}", True, 60):
-        logger.warning("Refused calls for %s come so often that not all are kept. The latest: %s", project, reason)
-
-
-def _store(
-    project: Project,
-    host: str,
-    decision: Decision,
-    body: bytes,
-    headers: Mapping[str, str],
-    remote_address: str | None,
-    started: float,
-) -> Delivery:
-    return Delivery.objects.create(
-        project=project,
-        host=host,
-        delivery_id=decision.delivery_id[:200],
-        event=decision.event[:100],
-        verdict=decision.verdict,
-        reason=decision.reason,
-        headers=redact_headers(_kept(headers)),
-        body=redact(body.decode("utf-8", "replace").replace("\x00", ""), project.webhook_secrets),
-        remote_address=remote_address,
-        status_code=STATUS_CODES[decision.verdict],
-        seconds=time.monotonic() - started,
+        return Answer(delivery.status_code, {"status": delivery.verdict, "reason": delivery.reason})
+    delivery = _take_in(known, host, push, call, {"delivery_id": push.delivery_id[:200]})
+    return Answer(
+        delivery.status_code,
+        {
+            "status": delivery.verdict,
+            "reason": delivery.reason,
+            "delivery": delivery.pk,
+            "environments": delivery.outcome,
+        },
     )
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """Enough to see who called and how; a stranger's call is kept too, so not more."""
-    return {name[:HEADER_CHARACTERS]: value[:HEADER_CHARACTERS] for name, value in list(headers.items())[:HEADERS_KEPT]}
+def replayable(delivery: Delivery) -> bool:
+    kept = bool(delivery.body) and delivery.host in HOSTS
+    return kept and delivery.verdict not in (Verdict.REFUSED, Verdict.UNREADABLE)
 
 
-def _decide(project: Project, push: Push, delivery: Delivery, decision: Decision) -> None:
-    if push.kind == "ping":
-        decision.reason = "The ping arrived, and its signature is right."
-        return
-    changes = [change for change in push.changes if change.type == "branch" and change.head and not change.deleted]
-    stranger = _other_repository(project, push)
-    if changes and stranger:
-        decision.reason = (
-            f"The push is of the repository {stranger}; {project.name} is deployed from {project.repository_url}. "
-            "Correct the project's repository if it has moved, or remove the webhook from that other one."
+def replay(delivery: Delivery, who: str) -> Delivery:
+    """Decide again upon what was proven when it came; it does nothing that has been done. Raises `NotReplayable`."""
+    host = HOSTS.get(delivery.host)
+    if host is None or not replayable(delivery):
+        raise NotReplayable(
+            "Only a delivery that was proven and could be read can be replayed.",
+            advice="Deliver it again at the git host.",
         )
-        return
-    if not changes:
-        decision.reason = _why_nothing(push)
-        return
-    for change in changes:
-        _decide_branch(project, push, change, delivery, decision)
-    queued = [entry for entry in decision.outcome if entry["verdict"] == Verdict.ACCEPTED]
-    if queued:
-        decision.verdict = Verdict.ACCEPTED
-        decision.reason = "Queued: " + ", ".join(entry["environment"] for entry in queued) + "."
-    elif decision.outcome and all(entry["verdict"] == Verdict.DUPLICATE for entry in decision.outcome):
-        decision.verdict = Verdict.DUPLICATE
-        decision.reason = decision.outcome[0]["reason"]
-    elif decision.outcome:
-        decision.reason = " ".join(dict.fromkeys(entry["reason"] for entry in decision.outcome))
-    else:
-        names = ", ".join(dict.fromkeys(change.name for change in changes))
-        decision.reason = f"No environment of {project.name} is mapped to the branch {names}."
-
-
-def _other_repository(project: Project, push: Push) -> str:
-    """The name of the repository that was pushed to, when it isn't the project's. Hosts are not compared: a repository
-    is reached under several names."""
-    if not project.repository_url or project.repository_url.startswith("file://"):
-        return ""
-    told = [name for name in (push.full_name, *push.urls) if _last_parts(name)]
-    wanted = _last_parts(project.repository_url)
-    if not told or any(_same(wanted, _last_parts(name)) for name in told):
-        return ""
-    return told[0]
-
-
-def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    length = min(len(one), len(other))
-    return one[len(one) - length :] == other[len(other) - length :]
-
-
-def _last_parts(address: str) -> tuple[str, ...]:
-    """Owner and name of a repository from its URL or full name; fewer where there are fewer."""
-    _, scheme, rest = address.partition("://")
-    path = rest.partition("/")[2] if scheme else address.rpartition(":")[2]
-    parts = [part for part in path.lower().split("/") if part]
-    return tuple(part.removesuffix(".git") for part in parts[-2:])
-
-
-def _why_nothing(push: Push) -> str:
-    if not push.changes:
-        return f"Nothing to deploy in the event “{push.event}”."
-    if any(change.deleted for change in push.changes):
-        return "A ref was deleted; that deploys nothing."
-    moved = (f"a {change.type}" if change.type == "tag" else change.ref for change in push.changes)
-    return f"Only branches deploy; this push moved {', '.join(dict.fromkeys(moved))}."
-
-
-def _decide_branch(project: Project, push: Push, change: RefChange, delivery: Delivery, decision: Decision) -> None:
-    rows = project.environments.filter(branch=change.name).select_related("project", "server").order_by("pk")
-    # Locked, so that of two deliveries of one commit at once the second sees what the first has queued.
-    for environment in rows.select_for_update(of=("self",)):
-        verdict, reason, deployment = _decide_environment(environment, push, change, delivery)
-        entry: dict[str, Any] = {"environment": environment.path, "verdict": verdict, "reason": reason}
-        if deployment:
-            entry |= {"deployment": deployment.pk, "commit": change.head}
-            replaced = deployment.supersedes.first()
-            if replaced:
-                entry |= {"reason": f"Queued; it supersedes #{replaced.pk}, which waited.", "supersedes": replaced.pk}
-            decision.deployments.append(deployment)
-        decision.outcome.append(entry)
-
-
-def _decide_environment(
-    environment: Environment, push: Push, change: RefChange, delivery: Delivery
-) -> tuple[Verdict, str, Deployment | None]:
-    auto = resolve(environment, "auto_deploy")
-    if not auto.value:
-        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
-        return (
-            Verdict.IGNORED,
-            f"Auto-deploy of {environment.path} is off (from {auto.origin}); the commits are shown as pending.",
-            None,
-        )
-    by_hand = services.waiting_by_hand(environment)
-    if by_hand:
-        what = "a rollback by hand" if by_hand.rollback_to_id else f"asked for by {by_hand.requester or 'a person'}"
-        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
-        return (
-            Verdict.IGNORED,
-            f"#{by_hand.pk}, {what}, is queued there, and a push does not replace that; "
-            "the commits are shown as pending.",
-            None,
-        )
-    same = services.duplicate_of(environment, change.head)
-    if same:
-        return (
-            Verdict.DUPLICATE,
-            f"{change.head[:10]} {_SAME.get(same.status, 'is live')} there as #{same.pk}.",
-            None,
-        )
-    head = next((commit for commit in push.commits if commit.sha == change.head), None)
+    call = Call(delivery.body.encode(), delivery.headers, None, time.monotonic())
     try:
-        deployment = services.request_deployment(
-            environment,
-            Trigger.PUSH,
-            Who(push.pusher or "unknown pusher"),
-            ref=change.name,
-            commit=change.head,
-            subject=head.subject if head else "",
-            author=head.author if head else "",
-            delivery=delivery,
-        )
-    except NotPossible as error:
-        return Verdict.IGNORED, error.message, None
-    return Verdict.ACCEPTED, "Queued.", deployment
+        push = host.parse(call.body, call.headers)
+    except Unreadable as error:
+        raise NotReplayable(
+            f"What is kept of it cannot be read: {error.reason}.", advice="Deliver it again at the git host."
+        ) from None
+    origin = {"origin": Delivery.Origin.REPLAY, "replay_of": delivery, "sent_by": who[:200]}
+    return _take_in(delivery.project, delivery.host, push, call, origin)
+
+
+def rehearse(project: Project, push: Push) -> Decision:
+    """What would be decided now: the same code, and everything taken back."""
+    with transaction.atomic():
+        delivery = Delivery.objects.create(project=project, host=project.host, verdict=Verdict.IGNORED, status_code=0)
+        decision = decide(project, push, delivery)
+        transaction.set_rollback(True)
+    return decision
+
+
+def unreached(project: Project, push: Push) -> list[dict[str, str]]:
+    """Why each of the other environments isn't reached, per ref."""
+    environments = list(project.environments.select_related("project").prefetch_related("branch_rules"))
+    found = []
+    for change in push.changes:
+        by = routing.reached(project, change)
+        there = {environment.pk for environment in by.environments}
+        found += [
+            {"environment": one.path, "ref": change.ref, "reason": routing.why_not(one, change, by)}
+            for one in environments
+            if one.pk not in there
+        ]
+    return found
+
+
+def _take_in(project: Project, host: str, push: Push, call: Call, fields: dict[str, Any]) -> Delivery:
+    """The delivery's row and what it queues are one transaction; the row's uniqueness is what makes it once only."""
+    fields |= {"event": push.event[:100], "refs": ", ".join(change.name for change in push.changes)[:300]}
+    kept = (call.body, call.headers, call.remote_address, call.started)
+    try:
+        with transaction.atomic():
+            delivery = store(project, host, Verdict.IGNORED, "", *kept, **fields)
+            decision = decide(project, push, delivery)
+            delivery.verdict, delivery.reason, delivery.outcome = decision.verdict, decision.reason, decision.outcome
+            delivery.status_code = STATUS_CODES[decision.verdict]
+            delivery.seconds = time.monotonic() - call.started
+            delivery.save(update_fields=["verdict", "reason", "outcome", "status_code", "seconds"])
+    except IntegrityError:
+        reason = f"Delivery {push.delivery_id} was received before."
+        delivery = store(project, host, Verdict.DUPLICATE, reason, *kept, **fields)
+    return delivery

@@ -27,10 +27,21 @@ class Delivery(models.Model):
         REFUSED = "refused", "Refused"
         UNREADABLE = "unreadable", "Unreadable"
 
+    class Origin(models.TextChoices):
+        HOST = "host", "The git host"
+        TEST = "test", "A test by hand"
+        REPLAY = "replay", "Replayed by hand"
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="deliveries")
+    origin = models.CharField(max_length=10, choices=Origin.choices, default=Origin.HOST)
+    replay_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="replays")
+    sent_by = models.CharField(max_length=200, blank=True)
+    """Who sent a test or replayed it."""
     host = models.CharField(max_length=20)
     delivery_id = models.CharField(max_length=200, blank=True)
     event = models.CharField(max_length=100, blank=True)
+    refs = models.CharField(max_length=300, blank=True)
+    """The names of what moved, for people."""
     verdict = models.CharField(max_length=20, choices=Verdict.choices)
     reason = models.TextField()
     outcome = models.JSONField(default=list)
@@ -46,6 +57,10 @@ class Delivery(models.Model):
     class Meta:
         ordering = ["-received_at", "-pk"]
         verbose_name_plural = "deliveries"
+        permissions = [
+            ("replay_delivery", "Can replay a delivery"),
+            ("send_test_delivery", "Can send a test delivery"),
+        ]
         constraints = [
             # Refused ones don't count: an unsigned call must not be able to occupy the id of a real one.
             models.UniqueConstraint(
@@ -73,6 +88,10 @@ class Deployment(models.Model):
     ref = models.CharField(max_length=255, blank=True)
     """What was asked for: a branch, a tag or a commit. Empty: plain Odoo."""
     commit = models.CharField(max_length=64, blank=True)
+    pushed_from = models.CharField(max_length=64, blank=True)
+    """What the ref was at before the push, as the git host told; "" where it didn't, or nobody pushed."""
+    pushed_to = models.CharField(max_length=64, blank=True)
+    """The commit that was pushed: what is deployed is the branch's tip, and may be a later one."""
     subject = models.CharField(max_length=300, blank=True)
     author = models.CharField(max_length=200, blank=True)
     committed_at = models.DateTimeField(null=True, blank=True)

@@ -1,9 +1,12 @@
 """Does a push bring anything new? Asked in the worker, once its branch has been fetched: webhooks are delivered twice,
 late and out of order, and what they name may long be live, or have been gone back from."""
 
+from deployments import paths
 from deployments.models import Deployment
+from deployments.routing import asks_to_be_skipped
 from deployments.states import Status, Trigger
 from projects.git import Commit, Mirror
+from projects.inheritance import resolve
 
 NOT_HANDLED = (Status.QUEUED, Status.RUNNING, Status.SUPERSEDED)
 
@@ -19,6 +22,8 @@ def nothing_new(deployment: Deployment, pushed: str, tip: Commit, mirror: Mirror
         return None
     earlier = Deployment.objects.filter(environment=deployment.environment_id, pk__lt=deployment.pk)
     live = earlier.filter(live=True).first()
+    if live and live.commit and (left_out := unwanted(deployment, pushed, tip, live, mirror)):
+        return left_out, live
     if live and live.commit == tip.sha:
         return f"{tip.sha[:10]} is live as #{live.pk} already.", live
     handled = earlier.filter(rollback_to=None).exclude(commit="").exclude(status__in=NOT_HANDLED)
@@ -35,3 +40,18 @@ def nothing_new(deployment: Deployment, pushed: str, tip: Commit, mirror: Mirror
     if of_branch.filter(commit=live.commit).exists() or not mirror.is_ancestor(tip.sha, live.commit):
         return None
     return f"#{live.pk}, which is live, has {tip.sha[:10]} already, and more.", live
+
+
+def unwanted(deployment: Deployment, pushed: str, tip: Commit, live: Deployment, mirror: Mirror) -> str:
+    """Why the environment's settings leave it out, "" if they don't. Compared is with what is live, not with the push
+    before: one that was left out, or superseded, may be what the next one needs."""
+    environment = deployment.environment
+    word = asks_to_be_skipped(tip.subject) if pushed == tip.sha else ""
+    if word and resolve(environment, "skip_words").value:
+        return f"Skipped: its head commit says “{word}”."
+    wanted = resolve(environment, "deploy_paths")
+    if not wanted.value or live.commit == tip.sha or not mirror.has(live.commit):
+        return ""
+    if any(paths.changed(wanted.value, mirror.files(live.commit), mirror.files(tip.sha))):
+        return ""
+    return f"Nothing changed since #{live.pk} in {', '.join(wanted.value)} (deploy only for paths, {wanted.origin})."

@@ -12,13 +12,15 @@ from django.utils import timezone
 from deployments import at_work, queues, schedule
 from deployments.models import Delivery, Deployment, Snapshot, StaleTransition
 from deployments.run import STALE
-from deployments.states import ACTIVE, Status, Trigger
+from deployments.states import Status, Trigger
 from instances.models import Instance
 from ocore.errors import ExpectedError
 from projects import validators
 from projects.models import Environment
 
 logger = logging.getLogger(__name__)
+TAGS = "refs/tags/"
+"""Before a tag's name where it could be taken for a branch's."""
 THEN_FAILED = " Then the rollback failed: "
 """Between why a deployment was taken back and why that failed."""
 
@@ -49,11 +51,12 @@ def request_deployment(
     rollback_to: Deployment | None = None,
     restores: Snapshot | None = None,
     retries: Deployment | None = None,
+    pushed_from: str = "",
 ) -> Deployment:
     """Queue a deployment; one that was still queued for the environment is superseded by it. Raises `NotPossible`."""
     if ref:
         try:
-            validators.validate_ref(ref)
+            validators.validate_ref(ref.removeprefix(TAGS))
         except ValidationError as error:
             raise NotPossible(" ".join(error.messages)) from None
     project = environment.project
@@ -96,6 +99,8 @@ def request_deployment(
             delivery=delivery,
             ref=(ref or commit or environment.branch)[:255],
             commit=commit,
+            pushed_from=pushed_from,
+            pushed_to=commit if trigger == Trigger.PUSH else "",
             subject=subject[:300],
             author=author[:200],
             forced=forced,
@@ -263,18 +268,3 @@ def roll_back(
         rollback_to=offer.target,
         restores=offer.snapshot if with_data else None,
     )
-
-
-def duplicate_of(environment: Environment, commit: str) -> Deployment | None:
-    """The deployment that makes one of this commit pointless: waiting, at work, or what is live already."""
-    same = Deployment.objects.filter(environment=environment, commit=commit)
-    return (
-        same.filter(status__in=ACTIVE - {Status.CANCELLING}).first()
-        or same.filter(live=True).exclude(environment__deployments__status__in=ACTIVE).first()
-    )
-
-
-def waiting_by_hand(environment: Environment) -> Deployment | None:
-    """What a person asked for, or force, and waits for its turn: a push does not take its place."""
-    queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED)
-    return queued.exclude(trigger=Trigger.PUSH, forced=False).first()

@@ -1,5 +1,7 @@
 """The endpoint that git hosts call. The one view without CSRF protection: it reads neither cookie nor session."""
 
+from ipaddress import ip_address
+
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -7,7 +9,7 @@ from django.http.request import UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from deployments import intake
+from deployments import intake, rates
 from projects.hosts import HOSTS
 from projects.models import Project
 
@@ -15,10 +17,15 @@ from projects.models import Project
 @csrf_exempt
 @require_POST
 def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
-    """Verify, store, queue; 202 with what was queued, 200 with the reason why nothing was, 401 to strangers."""
+    """Verify, store, queue; 202 with what was queued, 200 with the reason why nothing was, 401 to strangers, 429 to
+    who calls too often."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or len(length) > 18 or int(length) > settings.OCORE_WEBHOOK_MAX_BYTES:
         return _answer(413, f"A delivery may have {settings.OCORE_WEBHOOK_MAX_BYTES} bytes at most.")
+    address = _address(request)
+    wait = rates.wait_for("address", address, settings.OCORE_WEBHOOKS_PER_ADDRESS)
+    if wait:
+        return _later(_answer(429, intake.TOO_MANY), wait)
     try:
         body = request.body
     except RequestDataTooBig:
@@ -28,9 +35,26 @@ def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
     if host not in HOSTS:
         return _answer(401, intake.NO_ENTRY)
     project = Project.objects.filter(slug=slug).first()
-    status, content = intake.receive(project, host, body, request.headers, request.META.get("REMOTE_ADDR") or None)
-    return JsonResponse(content, status=status)
+    answer = intake.receive(project, host, body, request.headers, address)
+    return _later(JsonResponse(answer.content, status=answer.status), answer.retry_after)
+
+
+def _address(request: HttpRequest) -> str | None:
+    """Who calls: behind the proxy, what that has appended itself."""
+    if settings.OCORE_BEHIND_TLS_PROXY:
+        told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        try:
+            return str(ip_address(told))
+        except ValueError:
+            pass
+    return request.META.get("REMOTE_ADDR") or None
 
 
 def _answer(status: int, reason: str) -> JsonResponse:
     return JsonResponse({"status": "refused", "reason": reason}, status=status)
+
+
+def _later(response: JsonResponse, seconds: int) -> JsonResponse:
+    if seconds:
+        response.headers["Retry-After"] = str(seconds)
+    return response

@@ -65,8 +65,9 @@ OCORE_BASE_URL = env("OCORE_BASE_URL", default="http://localhost:8000").rstrip("
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[OCORE_BASE_URL])
 # The web server listens here.
 OCORE_WEB_BIND = env("OCORE_WEB_BIND", default="127.0.0.1:8000")
-# True where a reverse proxy in front of the portal ends TLS and sets X-Forwarded-Proto itself.
-if env.bool("OCORE_BEHIND_TLS_PROXY", default=False):
+# True where a reverse proxy in front of the portal ends TLS and sets X-Forwarded-Proto and -For itself.
+OCORE_BEHIND_TLS_PROXY = env.bool("OCORE_BEHIND_TLS_PROXY", default=False)
+if OCORE_BEHIND_TLS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 if OCORE_BASE_URL.startswith("https://"):
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
@@ -193,6 +194,16 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = OCORE_WEBHOOK_MAX_BYTES
 # How many refused webhook calls are kept per project and minute; more than that are only logged.
 OCORE_REFUSED_PER_MINUTE = env.int("OCORE_REFUSED_PER_MINUTE", default=30)
 
+# How many webhook calls a minute are taken from one address, proven or not, and how many proven ones for one project;
+# more are answered with 429. 0: no limit. A git host calls for many projects from few addresses.
+OCORE_WEBHOOKS_PER_ADDRESS = env.int("OCORE_WEBHOOKS_PER_ADDRESS", default=3000)
+OCORE_WEBHOOKS_PER_PROJECT = env.int("OCORE_WEBHOOKS_PER_PROJECT", default=1200)
+# In a head commit's message: don't deploy this by itself. Where an environment honours them: its setting skip_words.
+OCORE_SKIP_WORDS: list[str] = env.list(
+    "OCORE_SKIP_WORDS",
+    default=["[skip deploy]", "[deploy skip]", "[no deploy]", "[skip ci]", "[ci skip]", "[no ci]"],
+)
+
 # What separates this oCore's containers, images, volumes, networks and databases from another's on one server.
 OCORE_NAMESPACE = env("OCORE_NAMESPACE", default="ocore")
 # The images, by template. `{version}` is the Odoo version; projects and environments may override the first.
@@ -258,6 +269,8 @@ OCORE_DEFAULTS: dict[str, Any] = {
     "odoo_version": env("OCORE_DEFAULT_ODOO_VERSION", default="19.0"),
     "odoo_image": "",  # the template OCORE_ODOO_IMAGE
     "auto_deploy": True,
+    "skip_words": True,  # never in production
+    "deploy_paths": [],  # any change deploys
     "strategy": "auto",
     "update_policy": "changed",
     "custom_modules": ["*"],  # all installable ones at the first deployment, none silently later

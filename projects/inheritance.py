@@ -109,6 +109,19 @@ class EnvironmentOverrides(InstanceOverrides):
     auto_deploy = models.BooleanField(
         null=True, blank=True, help_text="Whether a push to the branch deploys by itself."
     )
+    skip_words = models.BooleanField(
+        null=True,
+        blank=True,
+        help_text="Whether a push is left out whose head commit says so, such as [skip deploy] or [skip ci]. Never in "
+        "production.",
+    )
+    deploy_paths = NameListField(
+        null=True,
+        blank=True,
+        verbose_name="deploy only for paths",
+        help_text="A push deploys only if it changes one of these: addons (any addon's files, requirements.txt, "
+        "apt.txt), or patterns such as crm/** or *.txt. none: any change deploys.",
+    )
     strategy = models.CharField(
         max_length=20, null=True, blank=True, choices=Strategy.choices, verbose_name="deployment strategy"
     )
@@ -136,6 +149,7 @@ class EnvironmentOverrides(InstanceOverrides):
         super().clean()
         validators.validate_modules(self.custom_modules)
         validators.validate_pip_packages(self.pip_packages)
+        validators.validate_paths(self.deploy_paths)
 
 
 def names(overrides: type[models.Model]) -> list[str]:
@@ -145,6 +159,8 @@ def names(overrides: type[models.Model]) -> list[str]:
 INSTANCE_SETTINGS: tuple[str, ...] = tuple(names(InstanceOverrides))
 SETTINGS: tuple[str, ...] = tuple(names(EnvironmentOverrides))
 SECRET_SETTINGS = frozenset({"secret_variables"})
+FIXED_IN_PRODUCTION: dict[str, Any] = {"skip_words": False}
+"""What nobody sets: production's rules for safety."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +168,13 @@ class Origin:
     """Who set a value."""
 
     level: str
-    """`instance`, `environment`, `project`, or `default`."""
+    """`instance`, `environment`, `project`, `default`, or what else decides it."""
     name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level} {self.name}" if self.name else "oCore's defaults"
+        if self.name:
+            return f"{self.level} {self.name}"
+        return "oCore's defaults" if self.level == "default" else self.level
 
 
 DEFAULT = Origin("default")
@@ -206,6 +224,8 @@ def chain(holder: Any) -> Iterator[tuple[Origin, Any]]:
 
 def resolve(holder: Any, name: str) -> Effective:
     """The setting as it applies to a project, environment or instance."""
+    if name in FIXED_IN_PRODUCTION and getattr(holder, "kind", "") == "production":
+        return Effective(name, FIXED_IN_PRODUCTION[name], Origin("production's rules"))
     default = settings.OCORE_DEFAULTS[name]
     levels = [(origin, getattr(level, name, None)) for origin, level in chain(holder)]
     if isinstance(default, dict):

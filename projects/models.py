@@ -15,10 +15,17 @@ from django.utils import timezone
 from ocore.fields import EncryptedTextField
 from ocore.machine.processes import is_dead
 from projects import inheritance, sizes, validators
+from projects.hosts import HOSTS
+from projects.hosts.proof import SIGNING_TOKEN, signing_key
 from projects.inheritance import EnvironmentOverrides
+from projects.rules import BranchRule
+
+__all__ = ["BranchRule", "Environment", "Project", "Server"]
 
 MOST_AT_ONCE = 100
 """Deployments on one server: more than that is a slip of the finger."""
+LEAST_KEY = 24
+"""Bytes that a key to sign with has at least (Standard Webhooks)."""
 
 
 def new_token() -> str:
@@ -123,9 +130,6 @@ class Project(EnvironmentOverrides):
     level = "project"
     inherits_from = None
 
-    class Host(models.TextChoices):
-        GITHUB = "github", "GitHub"
-
     name = models.CharField(max_length=100, unique=True)
     slug = models.SlugField(max_length=40, unique=True, validators=[validators.validate_slug])
     description = models.TextField(blank=True)
@@ -142,10 +146,16 @@ class Project(EnvironmentOverrides):
     )
     host = models.CharField(
         max_length=20,
-        choices=Host.choices,
-        default=Host.GITHUB,
+        choices={name: driver.title for name, driver in HOSTS.items()},
+        default="github",
         verbose_name="git host",
         help_text="Calls the webhook.",
+    )
+    signing_token = EncryptedTextField(
+        blank=True,
+        verbose_name="signing token of the git host",
+        help_text="GitLab only: the token that GitLab made itself to sign with (whsec_…). Encrypted, never shown "
+        "again. Empty: the webhook secret that oCore made is the proof.",
     )
     webhook_secret = EncryptedTextField(blank=True, editable=False)
     previous_webhook_secret = EncryptedTextField(blank=True, editable=False)
@@ -182,6 +192,9 @@ class Project(EnvironmentOverrides):
     def clean(self) -> None:
         super().clean()
         sizes.check(self)
+        token = self.signing_token
+        if token and not (token.startswith(SIGNING_TOKEN) and len(signing_key(token)) >= LEAST_KEY):
+            raise ValidationError({"signing_token": "This is no signing token: whsec_ and at least 32 characters."})
 
     def rotate_webhook_secret(self) -> None:
         """A new secret; the old one is accepted for a while, so that no push is refused meanwhile."""
@@ -199,6 +212,8 @@ class Project(EnvironmentOverrides):
         until = self.previous_webhook_secret_until
         if self.previous_webhook_secret and until and timezone.now() < until:
             accepted.append(self.previous_webhook_secret)
+        if self.host == "gitlab":
+            accepted.append(self.signing_token)
         return [secret for secret in accepted if secret]
 
     @property

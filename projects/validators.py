@@ -210,6 +210,17 @@ def validate_pip_packages(packages: Iterable[str] | None, field: str = "pip_pack
             )
 
 
+def validate_paths(paths: Iterable[str] | None, field: str = "deploy_paths") -> None:
+    """Patterns of a repository's paths, or the word `addons`."""
+    for path in paths or ():
+        parts = path.split("/")
+        if path.startswith("/") or "" in parts[:-1] or ".." in parts or "***" in path or len(path) > 200:
+            shown = printable(path)
+            raise ValidationError({field: f"“{shown}” is no path in a repository. Write for example crm/** or *.txt."})
+        if path.count("*") > 8 or any(unprintable(character) for character in path):
+            raise ValidationError({field: f"“{printable(path)}” has too many “*”, or an unprintable character."})
+
+
 def _validate_entries(
     entries: Mapping[str, str | None] | None, field: str, validate_name: Callable[[str], None], forbidden: str
 ) -> None:

@@ -1,17 +1,19 @@
-"""Received webhook calls, as they were kept: redacted."""
+"""Received webhook calls, as they were kept: redacted; and replayed."""
 
 import json
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from deployments import intake
 from deployments.admin.badges import deployment_link
+from deployments.admin.who import who
 from deployments.models import Delivery
-from ocore.admin_acts import ReadOnly
-from ocore.show import NOTHING, ago, at, duration, link_to, tag
+from ocore.admin_acts import Act, ActsOnObjects, ReadOnly
+from ocore.show import NOTHING, ago, at, duration, exact, link_to, tag
 
 TONES: dict[str, tuple[str, str]] = {
     Delivery.Verdict.ACCEPTED: ("ok", "✓"),
@@ -23,17 +25,21 @@ TONES: dict[str, tuple[str, str]] = {
 SHOWN_CHARACTERS = 200_000
 
 
-def verdict_tag(delivery: Delivery) -> SafeString:
-    tone, icon = TONES[delivery.verdict]
-    return tag(delivery.get_verdict_display(), tone, icon, delivery.reason)
+def verdict_tag(one: Any) -> SafeString:
+    """Of a delivery, or of what it came to in one environment."""
+    verdict, reason = (one["verdict"], one["reason"]) if isinstance(one, dict) else (one.verdict, one.reason)
+    tone, icon = TONES[verdict]
+    return tag(Delivery.Verdict(verdict).label, tone, icon, reason)
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ReadOnly):
-    list_display = ["received", "project", "event", "verdict_now", "why", "answer", "remote_address"]
-    list_filter = ["verdict", "event", ("project", admin.RelatedOnlyFieldListFilter)]
+class DeliveryAdmin(ActsOnObjects, ReadOnly):
+    change_form_template = "admin/deployments/delivery/change_form.html"
+    acts = [Act("replay", "deployments.replay_delivery")]
+    list_display = ["received", "project", "event", "refs", "verdict_now", "why", "answer", "came_from"]
+    list_filter = ["verdict", "origin", "event", ("project", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["project"]
-    search_fields = ["delivery_id", "event", "reason", "remote_address", "project__name"]
+    search_fields = ["delivery_id", "event", "refs", "reason", "remote_address", "project__name"]
     date_hierarchy = "received_at"
     fieldsets = [
         (
@@ -44,9 +50,11 @@ class DeliveryAdmin(ReadOnly):
                     "reason",
                     "project_link",
                     "event",
+                    "refs",
                     "delivery_id",
                     "exactly",
-                    "remote_address",
+                    "came_from",
+                    "first",
                     "answer",
                     "caused",
                 ]
@@ -59,6 +67,32 @@ class DeliveryAdmin(ReadOnly):
         rows = super().get_queryset(request).select_related("project")
         match = request.resolver_match
         return rows.defer("body", "headers") if match and match.url_name.endswith("changelist") else rows  # type: ignore[union-attr]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        delivery: Any = self.get_object(request, object_id)
+        context: dict[str, Any] = {}
+        if delivery:
+            context = {"allowed": self.allowed(request, delivery), "replayable": intake.replayable(delivery)}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
+    def replay(self, request: HttpRequest, delivery: Delivery) -> HttpResponse:
+        again = intake.replay(delivery, who(request).name)
+        self.log_change(request, delivery, f"Replayed: {again.reason}"[:500])
+        messages.info(request, f"Replayed: {again.reason}")
+        return self.back_to(again)
+
+    @admin.display(description="from", ordering="remote_address")
+    def came_from(self, delivery: Delivery) -> str:
+        if delivery.origin == Delivery.Origin.HOST:
+            return delivery.remote_address or "–"
+        return f"{delivery.get_origin_display()}: {delivery.sent_by}"
+
+    @admin.display(description="replay of")
+    def first(self, delivery: Delivery) -> SafeString | str:
+        of = delivery.replay_of
+        return link_to(of, f"the delivery of {exact(of.received_at)}") if of else NOTHING
 
     @admin.display(description="received", ordering="received_at")
     def received(self, delivery: Delivery) -> str:

@@ -9,8 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from deployments import jobs
+from deployments import hook, jobs
+from deployments.admin import why
 from deployments.admin.due import tell_due
+from deployments.admin.who import who
 from deployments.models import Delivery
 from instances.admin import KnowsOdoo
 from instances.models import Instance
@@ -18,6 +20,7 @@ from ocore.admin_acts import Act, ActsOnObjects
 from ocore.show import exact
 from projects.admin.environments import tell_peculiarities
 from projects.admin.projects import ProjectAdmin, ProjectForm
+from projects.hosts import HOSTS
 from projects.models import Environment, Project
 
 LAST_DELIVERIES = 5
@@ -34,6 +37,8 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
     acts = [
         Act("webhook-secret", "projects.view_webhook_secret"),
         Act("rotate-webhook-secret", "projects.rotate_webhook_secret"),
+        Act("send-test", "deployments.send_test_delivery"),
+        Act("why", "", methods=("GET",)),
     ]
 
     def webhook_secret(self, request: HttpRequest, project: Project) -> HttpResponse:
@@ -60,6 +65,16 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
             f"until {exact(until) if until else 'then'}.",
         )
 
+    def send_test(self, request: HttpRequest, project: Project) -> HttpResponse | None:
+        delivery = hook.send_test(project, who(request).name)
+        self.log_change(request, project, "Test delivery sent.")
+        messages.info(request, f"{delivery.get_verdict_display()}, with {delivery.status_code}: {delivery.reason}")
+        return None
+
+    def why(self, request: HttpRequest, project: Project) -> HttpResponse:
+        context = self.page(request, project, "Where would it go?", **why.answered(request, project))
+        return TemplateResponse(request, "admin/projects/project/why.html", context)
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
@@ -73,6 +88,8 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
             "project": project,
             "webhook_url": f"{settings.OCORE_BASE_URL}{project.webhook_path}",
             "status_url": f"{settings.OCORE_BASE_URL}{reverse('status', args=[project.status_token])}",
+            "setup": HOSTS[project.host].setup,
+            "health": hook.health(project),
             "deliveries": list(deliveries[:LAST_DELIVERIES]),
             "grace_hours": settings.OCORE_SECRET_GRACE_SECONDS / 3600,
             "previous_accepted": len(project.webhook_secrets) > 1,

@@ -20,7 +20,7 @@ from projects.inheritance import INSTANCE_SETTINGS, SETTINGS, Effective, display
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Odoo": ("odoo_version", "odoo_image", "custom_modules", "update_policy", "pip_packages"),
-    "Deployment": ("auto_deploy", "strategy", "health_path", "health_deadline"),
+    "Deployment": ("auto_deploy", "skip_words", "deploy_paths", "strategy", "health_path", "health_deadline"),
     "Resources": (
         "workers",
         "cron_threads",

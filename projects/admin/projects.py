@@ -15,7 +15,7 @@ from ocore.show import ago, link_to, tag
 from projects.admin.confirmation import ConfirmsReach
 from projects.admin.overrides import OverridesForm, ShowsOverrides, linked
 from projects.inheritance import SETTINGS
-from projects.models import Environment, Project
+from projects.models import BranchRule, Environment, Project
 from projects.reach import environments_of, overriders
 
 KIND_TONES = {
@@ -46,6 +46,20 @@ class ProjectForm(OverridesForm):
                 form_field.help_text += f'<br><span class="oc-hint oc-over">Overridden by {escape(words)}</span>'
 
 
+def _only_choose(form: SaysAllErrors, name: str) -> None:
+    """A field without the buttons to add or change what it points to."""
+    widget = form.fields[name].widget if name in form.fields else None
+    if isinstance(widget, RelatedFieldWidgetWrapper):
+        widget.can_add_related = widget.can_change_related = False
+        widget.can_view_related = widget.can_delete_related = False
+
+
+class BranchRuleForm(SaysAllErrors):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _only_choose(self, "environment")
+
+
 class EnvironmentInlineForm(SaysAllErrors):
     """What fixes an environment's names on its server cannot be changed later."""
 
@@ -55,10 +69,7 @@ class EnvironmentInlineForm(SaysAllErrors):
             for name in ("slug", "server"):
                 if name in self.fields:
                     self.fields[name].disabled = True
-        widget = self.fields["server"].widget if "server" in self.fields else None
-        if isinstance(widget, RelatedFieldWidgetWrapper):
-            widget.can_add_related = widget.can_change_related = False
-            widget.can_view_related = widget.can_delete_related = False
+        _only_choose(self, "server")
 
 
 class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -86,16 +97,36 @@ class EnvironmentInline(admin.TabularInline):  # type: ignore[type-arg]
         return super().get_queryset(request).select_related("project", "server")
 
 
+class BranchRuleInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = BranchRule
+    form = BranchRuleForm
+    fields = ["priority", "kind", "pattern", "environment"]
+    extra = 0
+    verbose_name_plural = "rules for further branches and for tags"
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Only the project's own environments can be chosen."""
+        if db_field.name == "environment":
+            match = request.resolver_match
+            project = str(match.kwargs.get("object_id", "")) if match else ""
+            rows = Environment.objects.select_related("project")
+            kwargs["queryset"] = rows.filter(project=int(project)) if project.isdecimal() else rows.none()
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BranchRule]:
+        return super().get_queryset(request).select_related("project", "environment__project")
+
+
 class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
     form = ProjectForm
     list_display = ["name", "environment_tags", "repository", "created"]
     search_fields = ["name", "slug", "description", "repository_url"]
     list_filter = ["host", ("environments__server", admin.RelatedOnlyFieldListFilter)]
-    inlines = [EnvironmentInline]
+    inlines = [EnvironmentInline, BranchRuleInline]
     fixed = ("slug",)
     head = [
         (None, {"fields": ["name", "slug", "description"]}),
-        ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host"]}),
+        ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host", "signing_token"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:

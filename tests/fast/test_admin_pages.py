@@ -32,6 +32,8 @@ CONTROLS = {
     "control_instance",
     "download_snapshot",
     "rotate_webhook_secret",
+    "replay_delivery",
+    "send_test_delivery",
 } | SECRET_PERMISSIONS
 
 
@@ -112,13 +114,13 @@ def test_every_url_refuses_staff_without_permissions(rows: dict[type, int]) -> N
 
 def test_a_viewer_sees_every_page_and_can_do_nothing(rows: dict[type, int], queues: Any) -> None:
     client = browser(viewer())
-    seen = {"changelist", "change", "history", "live", "log", "disk"}
+    seen = {"changelist", "change", "history", "live", "log", "disk", "why"}
     before = Deployment.objects.count()
     for name, url in urls(rows):
         answer = client.get(url)
         action = name.split("_", 2)[2]
         assert answer.status_code == (200 if action in seen else 403), name
-        if action not in {"changelist", "history", "live", "log", "disk"}:
+        if action not in {"changelist", "history", "live", "log", "disk", "why"}:
             assert client.post(url).status_code == 403, name
     assert Deployment.objects.count() == before
     assert queues.jobs == {}
@@ -218,6 +220,8 @@ def test_an_operator_does_what_was_granted_and_changes_no_definitions(rows: dict
         (Instance, "restart", "control_instance"),
         (Project, "webhook_secret", "view_webhook_secret"),
         (Project, "rotate_webhook_secret", "rotate_webhook_secret"),
+        (Project, "send_test", "send_test_delivery"),
+        (Delivery, "replay", "replay_delivery"),
         (Server, "check_now", "change_server"),
     ],
 )

@@ -856,3 +856,23 @@ def test_status_takes_a_constant_number_of_queries(production: Environment, djan
 def test_status_before_there_is_anything_says_so(db: None) -> None:
     assert "There is no environment yet" in refused("status")
     assert json.loads(run("status", "--json")) == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("host", ["github", "generic"])
+def test_a_push_is_announced_in_words_that_the_projects_git_host_would_use(host: str) -> None:
+    from deployments.management.commands.announce_push import signed
+    from projects.hosts import HOSTS
+
+    project = factories.project(host=host)
+    commit = {"id": "2" * 40, "message": "Fix", "author": {"name": "Ann"}}
+    document = {"ref": "refs/heads/main", "before": "1" * 40, "after": "2" * 40, "head_commit": commit}
+
+    body, headers = signed(project, document | {"commits": [commit], "pusher": {"name": "Ann"}})
+
+    HOSTS[host].verify(body, headers, project.webhook_secrets)
+    push = HOSTS[host].parse(body, headers)
+    assert (push.changes[0].head, push.pusher, push.commits[0].subject) == ("2" * 40, "Ann", "Fix")
+    project.host = "gitlab"
+    with pytest.raises(CommandError, match="GitLab only"):
+        signed(project, document)

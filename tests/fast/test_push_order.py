@@ -29,19 +29,20 @@ def deliver(production: Environment, queues: Queues, faults: Faults) -> Deliver:
     numbers = itertools.count()
 
     def call(sha: str, *, work: bool = True) -> Deployment | None:
-        body = json.dumps(
-            {"ref": "refs/heads/main", "before": "1" * 40, "after": sha, "commits": [], "pusher": {"name": "ann"}}
-        ).encode()
+        # Each from elsewhere: the very same push sent again is told apart before a worker sees it.
+        number = next(numbers)
+        document = {"ref": "refs/heads/main", "before": f"{number + 1:040x}", "after": sha, "commits": []}
+        body = json.dumps(document | {"pusher": {"name": "ann"}}).encode()
         secret = production.project.webhook_secret.encode()
         headers = {
             "Content-Type": "application/json",
             "X-GitHub-Event": "push",
-            "X-GitHub-Delivery": f"d-{next(numbers)}",
+            "X-GitHub-Delivery": f"d-{number}",
             "X-Hub-Signature-256": f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}",
         }
         known = set(Deployment.objects.values_list("pk", flat=True))
-        status, _ = intake.receive(production.project, "github", body, headers, None)
-        assert status in (200, 202)
+        answer = intake.receive(production.project, "github", body, headers, None)
+        assert answer.status in (200, 202)
         if work:
             queues.run_all()
         return Deployment.objects.exclude(pk__in=known).first()
@@ -259,3 +260,50 @@ def test_a_cancellation_at_that_instant_counts(
     monkeypatch.setattr(push_order, "nothing_new", cancelled_meanwhile)
 
     assert deliver(older).status == Status.CANCELLED
+
+
+@pytest.mark.parametrize("paths", [["addons"], ["acme_notes/**"], ["acme_notes"], ["*.py"]])
+def test_what_changes_none_of_the_wanted_paths_is_left_out_and_what_does_is_deployed(
+    deliver: Deliver, production: Environment, remote: GitRemote, paths: list[str]
+) -> None:
+    deliver(remote.sha("main"))
+    Environment.objects.update(deploy_paths=paths)
+
+    left_out = deliver(remote.commit("Say more", {"README.md": "more"}))
+
+    assert left_out.status == Status.SUPERSEDED
+    assert left_out.error.startswith(f"Nothing changed since #{live(production).pk} in {paths[0]}")
+    assert deliver(remote.commit("Second", addon("1.1"))).status == Status.SUCCEEDED
+
+
+def test_a_wanted_change_is_not_lost_to_a_later_push_that_changes_nothing_wanted(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    deliver(remote.sha("main"))
+    Environment.objects.update(deploy_paths=["addons"])
+    deliver(remote.commit("Second", addon("1.1")), work=False)
+
+    last = deliver(remote.commit("Say more", {"README.md": "more"}))
+
+    assert (last.status, live(production)) == (Status.SUCCEEDED, last)
+
+
+def test_requirements_and_a_removed_addon_count_as_addons(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    deliver(remote.sha("main"))
+    Environment.objects.update(deploy_paths=["addons"])
+
+    assert deliver(remote.commit("Need more", {"requirements.txt": "phonenumbers\n"})).status == Status.SUCCEEDED
+
+
+def test_a_commit_whose_message_the_host_did_not_tell_may_still_ask_to_be_skipped(
+    deliver: Deliver, production: Environment, remote: GitRemote
+) -> None:
+    deliver(remote.sha("main"))
+    skipped = remote.commit("Second [skip deploy]", addon("1.1"))
+    Environment.objects.update(kind="staging")
+
+    assert deliver(skipped).error == "Skipped: its head commit says “[skip deploy]”."
+    Environment.objects.update(kind="production")
+    assert deliver(skipped).status == Status.SUCCEEDED

@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from deployments.terminal import find_project
 from ocore.errors import ExpectedError
 from ocore.machine import web
+from projects.hosts import HOSTS, generic
 from projects.models import Project
 
 ZERO = "0" * 40
@@ -40,15 +41,8 @@ class Command(BaseCommand):
 
 def announce(project: Project, before: str, after: str, ref: str) -> str:
     """What the portal answered, as a sentence."""
-    body = json.dumps(payload(before, after, ref)).encode()
-    signature = hmac.new(project.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
-    headers = {
-        "Host": urlsplit(settings.OCORE_BASE_URL).netloc,
-        "Content-Type": "application/json",
-        "X-GitHub-Event": "push",
-        "X-GitHub-Delivery": str(uuid.uuid4()),
-        "X-Hub-Signature-256": f"sha256={signature}",
-    }
+    body, headers = signed(project, payload(before, after, ref))
+    headers |= {"Host": urlsplit(settings.OCORE_BASE_URL).netloc, "Content-Type": "application/json"}
     host, port = web.address()
     connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
@@ -59,6 +53,27 @@ def announce(project: Project, before: str, after: str, ref: str) -> str:
         raise CommandError(f"The portal at {settings.OCORE_WEB_BIND} did not take the push: {error}") from error
     finally:
         connection.close()
+
+
+def signed(project: Project, document: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+    """Body and proof in the words of the project's git host, which is one of the two that a script can speak for."""
+    if project.host not in ("github", "generic"):
+        raise CommandError(
+            f"{project} takes webhooks of {project.get_host_display()} only. Choose “{HOSTS['generic'].title}” as its "
+            "git host."
+        )
+    body = json.dumps(document if project.host == "github" else _generic(document)).encode()
+    signature = f"sha256={hmac.new(project.webhook_secret.encode(), body, hashlib.sha256).hexdigest()}"
+    delivery = str(uuid.uuid4())
+    if project.host == "generic":
+        return body, {generic.DELIVERY_HEADER: delivery, generic.SIGNATURE_HEADER: signature}
+    return body, {"X-GitHub-Event": "push", "X-GitHub-Delivery": delivery, "X-Hub-Signature-256": signature}
+
+
+def _generic(document: dict[str, Any]) -> dict[str, Any]:
+    head = document["head_commit"] or {"message": "", "author": {"name": ""}}
+    told = {"message": head["message"], "author": head["author"]["name"], "pusher": document["pusher"]["name"]}
+    return {key: document[key] for key in ("ref", "before", "after")} | told
 
 
 def payload(before: str, after: str, ref: str) -> dict[str, Any]:

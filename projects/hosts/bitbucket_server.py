@@ -1,0 +1,104 @@
+"""Bitbucket Data Center's webhook: HMAC-SHA256 in `X-Hub-Signature`.
+
+One delivery may move several refs. Older ones (Server, Stash) have no address to clone from; the repository is known by
+the key of its project and its slug. `mirror:repo_synchronized` repeats what `repo:refs_changed` has told.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import proof, reading
+from .base import Push, PushedCommit, RefChange, Setup
+from .bitbucket_cloud import changes_of as changes_as_in_the_cloud
+from .bitbucket_cloud import commits_of as commits_as_in_the_cloud
+
+_PUSHES = ("repo:refs_changed", "repo:push")
+
+
+class BitbucketServer:
+    name = "bitbucket_server"
+    title = "Bitbucket Data Center"
+    setup = Setup(
+        "the repository's Repository settings → Webhooks → Create webhook",
+        url_label="URL",
+        content_type="",
+        events="Repository: Push",
+        note="“Test connection” there must answer 200.",
+    )
+
+    def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:
+        proof.check_signature(body, headers, secrets, "X-Hub-Signature")
+
+    def parse(self, body: bytes, headers: Mapping[str, str]) -> Push:
+        document = reading.read_json(body)
+        event = reading.identifier(headers, "X-Event-Key") or _event_of(document)
+        pushed = event in _PUSHES
+        changes = _changes(document) if pushed else ()
+        repository = _repository(document)
+        actor = reading.mapping(document, "actor")
+        links = reading.mapping(repository, "links")
+        found = [reading.text(link, "href") for kind in ("clone", "self") for link in reading.listed(links, kind)]
+        return Push(
+            kind="ping" if event == "diagnostics:ping" else reading.kind_of(changes),
+            event=event,
+            delivery_id=self.delivery_id(headers, body),
+            changes=changes,
+            full_name=_full_name(repository),
+            urls=reading.addresses(*found),
+            pusher=reading.first_text(actor, "name", "username", "slug", "displayName") if pushed else "",
+            commits=_commits(document) if pushed else (),
+        )
+
+    def delivery_id(self, headers: Mapping[str, str], body: bytes) -> str:
+        return reading.identifier(headers, "X-Request-Id") or reading.body_id(body)
+
+    def sample(self, secret: str, delivery_id: str) -> tuple[bytes, dict[str, str]]:
+        body = json.dumps({"test": True}).encode()
+        digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        return body, {
+            "X-Event-Key": "diagnostics:ping",
+            "X-Request-Id": delivery_id,
+            "X-Hub-Signature": f"sha256={digest}",
+        }
+
+
+def _event_of(document: Mapping[str, Any]) -> str:
+    """The body's own word, which older ones don't have; else its shape."""
+    if document.get("test") is True:
+        return "diagnostics:ping"
+    pushed = any(key in document for key in ("changes", "refChanges", "push"))
+    return reading.text(document, "eventKey") or (_PUSHES[0] if pushed else "unknown")
+
+
+def _changes(document: Mapping[str, Any]) -> tuple[RefChange, ...]:
+    """Stash's old plugin says `refChanges`; another one speaks as Bitbucket Cloud does."""
+    if "push" in document:
+        return changes_as_in_the_cloud(reading.listed(reading.mapping(document, "push"), "changes"))
+    moves = reading.listed(document, "changes") or reading.listed(document, "refChanges")
+    return tuple(_change(move) for move in moves)
+
+
+def _change(move: Mapping[str, Any]) -> RefChange:
+    ref = reading.ref_name(move, "refId") if "refId" in move else reading.ref_name(reading.mapping(move, "ref"), "id")
+    before = reading.commit_id(move, "fromHash", required=False)
+    return reading.moved(ref, before, reading.commit_id(move, "toHash"), deleted=move.get("type") == "DELETE")
+
+
+def _commits(document: Mapping[str, Any]) -> tuple[PushedCommit, ...]:
+    if "push" in document:
+        return commits_as_in_the_cloud(reading.listed(reading.mapping(document, "push"), "changes"))
+    return reading.commits_of([reading.mapping(document, "toCommit"), *reading.listed(document, "commits")])
+
+
+def _repository(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Where it stands; in a pull request's event, the one that it is for."""
+    target = reading.mapping(reading.mapping(document, "pullRequest"), "toRef")
+    return reading.mapping(document, "repository") or reading.mapping(target, "repository")
+
+
+def _full_name(repository: Mapping[str, Any]) -> str:
+    parts = (reading.text(reading.mapping(repository, "project"), "key"), reading.text(repository, "slug"))
+    return "/".join(parts) if all(parts) else ""

@@ -1,0 +1,101 @@
+"""Gitea's webhook, and of its kin Forgejo and Gogs: HMAC-SHA256 in a header of their own, without a prefix, of the
+JSON, also where a form is around it.
+
+They send GitHub's headers too, and without a secret they send empty signatures: their own header decides. A deleted ref
+is told by `delete` alone; a new one by `create` and by a push, so `create` is left alone.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import proof, reading
+from .base import Push, RefChange, Refused, Setup, Unreadable
+
+_LONG = {"branch": "refs/heads/", "tag": "refs/tags/"}
+
+
+class Gitea:
+    name = "gitea"
+    title = "Gitea"
+    prefix = "Gitea"
+    """Of its headers: `X-Gitea-Event`, `-Delivery`, `-Signature`."""
+    setup = Setup(
+        "the repository's Settings → Webhooks → Add webhook → Gitea",
+        url_label="Target URL",
+        events="Push events",
+        note="Gitea calls only addresses that its ALLOWED_HOST_LIST ([webhook] in app.ini) allows; private ones must "
+        "be named there.",
+    )
+
+    def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:
+        try:
+            content = proof.signed_part(body, headers)
+        except Unreadable as error:
+            raise Refused(error.reason) from None
+        proof.check_signature(content, headers, secrets, f"X-{self.prefix}-Signature", "")
+
+    def parse(self, body: bytes, headers: Mapping[str, str]) -> Push:
+        document = reading.read(body, headers)
+        event = reading.identifier(headers, f"X-{self.prefix}-Event") or _event_of(document)
+        changes = _changes(event, document)
+        repository = reading.mapping(document, "repository")
+        pushed = event == "push"
+        heads = [reading.mapping(document, "head_commit")] if pushed else []
+        return Push(
+            kind="ping" if event == "ping" else reading.kind_of(changes),
+            event=event,
+            delivery_id=self.delivery_id(headers, body),
+            changes=changes,
+            full_name=reading.text(repository, "full_name"),
+            urls=reading.addresses(*reading.texts(repository, "clone_url", "ssh_url", "html_url")),
+            pusher=(_name(document, "pusher") or _name(document, "sender")) if pushed else "",
+            commits=reading.commits_of([*reading.listed(document, "commits"), *heads]) if pushed else (),
+        )
+
+    def delivery_id(self, headers: Mapping[str, str], body: bytes) -> str:
+        return reading.identifier(headers, f"X-{self.prefix}-Delivery") or reading.body_id(body)
+
+    def sample(self, secret: str, delivery_id: str) -> tuple[bytes, dict[str, str]]:
+        sha = reading.SAMPLE
+        document = {"ref": "refs/heads/main", "before": sha, "after": sha, "commits": [], "pusher": {"login": "oCore"}}
+        body = json.dumps(document).encode()
+        return body, {
+            f"X-{self.prefix}-Event": "push",
+            f"X-{self.prefix}-Delivery": delivery_id,
+            f"X-{self.prefix}-Signature": hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(),
+        }
+
+
+def _event_of(document: Mapping[str, Any]) -> str:
+    """From the body's shape."""
+    if "ref" in document and "after" in document:
+        return "push"
+    if "ref_type" in document:
+        return "delete" if "pusher_type" in document else "create"
+    return "unknown"
+
+
+def _changes(event: str, document: Mapping[str, Any]) -> tuple[RefChange, ...]:
+    if event == "delete":
+        prefix = _LONG.get(reading.text(document, "ref_type"))
+        if prefix is None:
+            return ()
+        ref = reading.ref_name(document, "ref")
+        return (reading.moved(ref if ref.startswith("refs/") else prefix + ref, "", "", deleted=True),)
+    if event != "push":
+        return ()
+    ref = reading.ref_name(document, "ref")
+    before = reading.commit_id(document, "before", required=False)
+    after = reading.commit_id(document, "after", required=False)
+    commit = reading.commit_id(reading.mapping(document, "head_commit"), "id", required=False)
+    if not (after or commit):
+        raise Unreadable("“after” is not a commit id")
+    # Newer ones name the commit of an annotated tag; of a branch what it is at counts.
+    return (reading.moved(ref, before, after, commit if ref.startswith("refs/tags/") or not after else ""),)
+
+
+def _name(document: Mapping[str, Any], key: str) -> str:
+    return reading.first_text(reading.mapping(document, key), "login", "username", "name")
