@@ -35,7 +35,9 @@ class Address:
 
 def addresses() -> list[Address]:
     rows = Deployment.objects.filter(live=True).select_related("environment__project", "environment__server")
-    rows = rows.prefetch_related("environment__instances").order_by("environment__project__name", "environment__name")
+    rows = rows.prefetch_related("environment__instances", "environment__domains").order_by(
+        "environment__project__name", "environment__name"
+    )
     return [Address(one, one.environment, list(one.environment.instances.all())) for one in rows]
 
 

@@ -3,7 +3,20 @@
 import logging
 from collections.abc import Callable
 
-from deployments import control, dumps, keeper, pending, pipeline, probes, queues, recovery, removal, schedule
+from deployments import (
+    certificates,
+    control,
+    dumps,
+    edges,
+    keeper,
+    pending,
+    pipeline,
+    probes,
+    queues,
+    recovery,
+    removal,
+    schedule,
+)
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
 from deployments.states import Status
@@ -57,6 +70,18 @@ def keep_running() -> None:
 
 def probe_environments() -> None:
     probes.probe_all()
+
+
+def tell_edge(pk: int) -> None:
+    edges.tell(pk)
+
+
+def hand_over_edges() -> None:
+    edges.hand_over_due()
+
+
+def look_at_certificates() -> None:
+    certificates.look_at_all()
 
 
 def control_instance(pk: int, verb: str) -> None:

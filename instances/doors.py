@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from instances.entries import entry_of
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
 from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
@@ -39,11 +40,13 @@ def upstreams(environment: Environment) -> tuple[Upstream, ...]:
 
 
 def route(environment: Environment) -> Route:
+    entry = entry_of(environment)
     return Route(
         key=environment.key,
-        hosts=(environment.hostname,),
+        hosts=tuple(name.host for name in entry.names),
         upstreams=upstreams(environment),
         title=environment.project.name,
+        entry=entry,
     )
 
 
@@ -54,7 +57,7 @@ def routes(server: Server) -> list[Route]:
         Environment.objects.filter(server=server)
         .filter(Exists(deployed))
         .select_related("project", "server")
-        .prefetch_related("instances")
+        .prefetch_related("instances", "domains")
         .order_by("pk")
     )
     return [route(environment) for environment in environments]

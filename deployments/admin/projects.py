@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from deployments import jobs
+from deployments import edges, jobs
 from deployments.admin.due import tell_due
 from deployments.models import Delivery
 from instances.admin import KnowsOdoo
@@ -18,7 +18,7 @@ from ocore.admin_acts import Act, ActsOnObjects
 from ocore.show import exact
 from projects.admin.environments import tell_peculiarities
 from projects.admin.projects import ProjectAdmin, ProjectForm
-from projects.models import Environment, Project
+from projects.models import Environment, Project, Server
 
 LAST_DELIVERIES = 5
 
@@ -81,6 +81,7 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
+        edges.ask(Server.objects.filter(environments__project=form.instance))
         tell_due(request, form.changed_data, form.instance.environments.all())
 
     def delete_model(self, request: HttpRequest, obj: Project) -> None:
