@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from django.db import transaction
 from django.utils import timezone
@@ -23,7 +24,8 @@ def ask(servers: Iterable[Server]) -> None:
     """Something that these edges are told by has changed."""
     keys = {server.pk for server in servers}
     Server.objects.filter(pk__in=keys).update(edge_due_at=timezone.now())
-    transaction.on_commit(lambda: [queues.enqueue_edge(pk) for pk in sorted(keys)])
+    for pk in sorted(keys):
+        transaction.on_commit(partial(queues.enqueue_edge, pk))
 
 
 def hand_over_due() -> None:

@@ -23,6 +23,7 @@ from deployments.condition import Condition, State, conditions
 from deployments.models import Deployment, Step
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from deployments.uptime import Day, days_of, percent
+from projects.domains import of_environments
 from projects.models import Environment, Project
 
 MAX_AGE = 15
@@ -135,7 +136,7 @@ def shown(project: Project) -> list[Shown]:
     rows = Environment.objects.filter(project=project, public=True, removing_since=None)
     kinds = list(Environment.Kind.values)
     environments = sorted(
-        rows.select_related("server", "project").prefetch_related("domains"),
+        rows.select_related("server", "project").prefetch_related(of_environments()),
         key=lambda one: (kinds.index(one.kind), one.name),
     )
     keys = [environment.pk for environment in environments]

@@ -23,7 +23,7 @@ from django.utils.crypto import salted_hmac
 from instances import edge_config
 from instances.edge_access import LOOK_HEADER
 from instances.edge_config import ADMIN, CLOSING_SECONDS, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, STATE
-from instances.edge_tls import ACME_ROOTS, HTTPS_PORT
+from instances.edge_tls import HTTPS_PORT, roots_name
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
     Answer,
@@ -54,6 +54,7 @@ set -eu
 if busybox wget -q -O /dev/null "http://{ADMIN}/id/$1" 2>/dev/null; then echo same; exit; fi
 umask 077
 trap 'rm -f {STATE}/next.json' EXIT
+if [ -n "$2" ]; then printf %s "$OCORE_ROOTS" > "{STATE}/$2"; fi
 number=0
 while eval "part=\\${{OCORE_CONFIG_$number-}}"; [ -n "$part" ]; do
     printf %s "$part"
@@ -153,7 +154,9 @@ class CaddyEdge:
         name = edge_config.loaded_id(data)
         parts = (packed[start : start + PART_BYTES] for start in range(0, len(packed), PART_BYTES))
         environment = {f"OCORE_CONFIG_{number}": part for number, part in enumerate(parts)}
-        done = self._script(APPLY, name, environment=environment, what="take its new routes")
+        environment["OCORE_ROOTS"] = self.spec.entrance.acme_roots
+        roots = roots_name(self.spec.entrance)
+        done = self._script(APPLY, name, roots, environment=environment, what="take its new routes")
         return done.output.strip().endswith("loaded")
 
     def close(self, key: str) -> None:
@@ -200,18 +203,15 @@ class CaddyEdge:
         first = edge_config.configuration([], pass_key="", hold_seconds=0)
         entrance = self.spec.entrance
         ports = {f"{HTTP_PORT}/tcp": (self.spec.edge_bind, self.spec.edge_port)}
-        files = [File(FIRST_CONFIG, json.dumps(first).encode())]
         if entrance.https_port:
             ports[f"{HTTPS_PORT}/tcp"] = (self.spec.edge_bind, entrance.https_port)
-        if entrance.acme_roots:
-            files.append(File(ACME_ROOTS, entrance.acme_roots.encode()))
         spec = ContainerSpec(
             name=self.name,
             image=settings.OCORE_EDGE_IMAGE,
             # What was loaded last comes back at every start; the file serves the very first one.
             command=("caddy", "run", "--config", FIRST_CONFIG, "--resume"),
             environment={"XDG_CONFIG_HOME": f"{STATE}/config", "XDG_DATA_HOME": f"{STATE}/data"},
-            files=files,
+            files=[File(FIRST_CONFIG, json.dumps(first).encode())],
             volumes={self.name: STATE},
             network=self.name,
             ports=ports,
@@ -221,7 +221,6 @@ class CaddyEdge:
             stop_seconds=5,
         )
         made_from = [spec.image, spec.command, spec.environment, spec.volumes, spec.ports, spec.capabilities]
-        made_from += [entrance.acme_roots] if entrance.acme_roots else []
         labels = {
             NAMESPACE_LABEL: self.spec.namespace,
             SPEC_LABEL: hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16],

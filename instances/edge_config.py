@@ -18,7 +18,7 @@ HTTP_PORT = 8080
 ADMIN = "127.0.0.1:2019"
 DOORS = "127.0.0.1:2020"
 """Where the edge serves the doors to itself: its own loopback, which no other container reaches."""
-STATE = "/data"
+STATE = edge_tls.FOLDER
 DOORS_FOLDER = f"{STATE}/doors"
 PASS_HEADER = "X-Ocore-Pass"  # noqa: S105 - the header's name, not its value
 DOOR_INTERVAL = 0.1

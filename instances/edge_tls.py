@@ -1,5 +1,6 @@
 """TLS at the edge, as data for Caddy: listeners, certificates by ACME, of the edge's own authority, or uploaded."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,10 @@ from instances.runtimes.base import Entrance, Name, Route
 
 Json = dict[str, Any]
 
+FOLDER = "/data"
+"""The edge's volume."""
 HTTPS_PORT = 8443
 """On which the edge listens inside its container."""
-ACME_ROOTS = "/etc/ocore-acme-roots.pem"
 
 
 def listening(entrance: Entrance, http_port: int) -> Json:
@@ -55,6 +57,13 @@ def apps(routes: Sequence[Route], entrance: Entrance) -> Json:
     }
 
 
+def roots_name(entrance: Entrance) -> str:
+    """File with the authorities that are trusted at the ACME server. By its content: a saved configuration that is
+    loaded at a restart finds the one that it was made with."""
+    digest = hashlib.sha256(entrance.acme_roots.encode()).hexdigest()[:16]
+    return f"acme-roots-{digest}.pem" if entrance.acme_roots else ""
+
+
 def _pem(name: Name) -> Json:
     return {"certificate": name.chain, "key": name.key, "tags": [name.host]}
 
@@ -64,5 +73,5 @@ def _acme(entrance: Entrance) -> Json:
     if entrance.acme_email:
         issuer["email"] = entrance.acme_email
     if entrance.acme_roots:
-        issuer["trusted_roots_pem_files"] = [ACME_ROOTS]
+        issuer["trusted_roots_pem_files"] = [f"{FOLDER}/{roots_name(entrance)}"]
     return issuer

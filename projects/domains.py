@@ -6,7 +6,7 @@ from typing import Any
 import idna
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import Prefetch, Q
 
 from ocore.fields import EncryptedTextField
 from projects import certificates, validators
@@ -131,3 +131,8 @@ class Domain(models.Model):
         base = f".{server.base_domain}"
         if self.name.endswith(base) and server.environments.filter(subdomain=self.name.removesuffix(base)).exists():
             raise ValidationError({"name": f"{self.name} is a name that oCore has made for an environment here."})
+
+
+def of_environments(path: str = "domains") -> Any:
+    """For lists that show addresses: without what is large or secret."""
+    return Prefetch(path, Domain.objects.defer("chain", "private_key"))

@@ -23,7 +23,7 @@ from ocore.viewer import may_see
 from projects.admin.domains import DomainInline
 from projects.admin.environments import EnvironmentAdmin, EnvironmentForm
 from projects.admin.projects import kind_tag
-from projects.domains import Domain
+from projects.domains import of_environments
 from projects.inheritance import resolve
 from projects.models import Environment
 
@@ -86,7 +86,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
                 Prefetch("deployments", light.filter(live=True), to_attr="live_rows"),
                 Prefetch("deployments", light.filter(pk__in=_last_pks()), to_attr="last_rows"),
                 Prefetch("instances", Instance.objects.select_related("environment__project")),
-                Prefetch("domains", Domain.objects.defer("chain", "private_key")),
+                of_environments(),
             )
         )
 

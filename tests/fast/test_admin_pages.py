@@ -18,12 +18,13 @@ from django.utils import timezone
 from deployments.models import Delivery, Deployment, LogChunk, Snapshot, Step
 from deployments.states import Status, StepKind
 from instances import incidents
-from instances.models import Incident, Instance
+from instances.models import Certificate, Incident, Instance
+from projects.domains import Domain
 from projects.models import Environment, Project, Server
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident)
+OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate)
 SECRET_PERMISSIONS = {"view_webhook_secret", "view_odoo_password"}
 CONTROLS = {
     "deploy_environment",
@@ -77,6 +78,10 @@ def rows() -> dict[type, int]:
         Deployment: old.pk,
         Snapshot: snapshot.pk,
         Delivery: delivery.pk,
+        Domain: Domain.objects.create(environment=environment, name="shop.acme.example").pk,
+        Certificate: Certificate.objects.create(
+            environment=environment, host="shop.acme.example", checked_at=timezone.now()
+        ).pk,
     }
 
 
@@ -180,6 +185,8 @@ def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -
             "Snapshot",
             "Delivery",
             "Incident",
+            "Domain",
+            "Certificate",
             "User",
             "Group",
         )
@@ -289,6 +296,8 @@ def _fill(number: int) -> None:
     Delivery.objects.create(project=project, host="github", verdict="accepted", reason="x", status_code=202)
     instance = environment.instances.get()
     incidents.end(incidents.notice(Incident.Part.INSTANCE, environment.server, "It is gone.", instance=instance))
+    Domain.objects.create(environment=environment, name=f"p{number}.example")
+    Certificate.objects.create(environment=environment, host=f"p{number}.example", checked_at=timezone.now())
     slug = f"s{number}"
     Server.objects.create(name=slug, slug=slug, kind=Server.Kind.SIMULATED, edge_port=9000 + number)
 
