@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -21,6 +22,8 @@ from projects.models import Environment, Server
 
 AT_ONCE = 8
 LOG_LINES = 300
+FAILED = ("could not get certificate from issuer", "will retry")
+"""As Caddy logs it; its `error` has the host in brackets, and what the authority said."""
 PATIENCE = timedelta(minutes=10)
 """A new name gets its certificate within seconds; its DNS takes longer. What lasts longer is told on every page."""
 
@@ -101,10 +104,9 @@ def reason(lines: Iterable[str], host: str) -> str:
     for line in reversed(list(lines)):
         _, brace, rest = line.partition("{")
         try:
-            entry = json.loads(brace + rest)
+            entry: dict[str, Any] = json.loads(brace + rest)
         except ValueError:
             continue
-        about = host in (entry.get("identifier"), entry.get("domain")) or f"[{host}]" in str(entry.get("error", ""))
-        if entry.get("level") == "error" and str(entry.get("logger", "")).startswith("tls") and about:
-            return str(entry.get("error") or entry.get("problem") or entry.get("msg"))[:1000]
+        if entry.get("msg") in FAILED and f"[{host}]" in str(entry.get("error", "")):
+            return str(entry["error"])[:1000]
     return ""

@@ -253,7 +253,9 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
     for name, url in urls(rows):
         expected = {200, 302} if name.endswith(("download", "roll_back_to")) else {200, 405}
-        if name.startswith(("deployments_", "instances_incident_")) and name.endswith(("_add", "_delete")):
+        if name.startswith(("deployments_", "instances_incident_", "instances_certificate_")) and name.endswith(
+            ("_add", "_delete")
+        ):
             expected = {403}
         assert client.get(url).status_code in expected, name
     for app in ("projects", "instances", "deployments"):
@@ -263,7 +265,7 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
 
 def test_rows_of_the_pipeline_are_never_written_by_hand(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
-    for model in (Deployment, Snapshot, Delivery, Incident):
+    for model in (Deployment, Snapshot, Delivery, Incident, Certificate):
         base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         assert client.get(reverse(f"{base}_add")).status_code == 403
         assert client.post(reverse(f"{base}_change", args=[rows[model]]), {"status": "succeeded"}).status_code == 403
