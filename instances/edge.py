@@ -21,7 +21,7 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from instances import edge_config
-from instances.edge_access import LOOK_HEADER
+from instances.edge_access import LOOK_HEADER, look_key
 from instances.edge_config import ADMIN, CLOSING_SECONDS, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, STATE
 from instances.edge_tls import HTTPS_PORT, roots_name
 from instances.runtimes.base import (
@@ -193,7 +193,8 @@ class CaddyEdge:
     def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
         """A GET through the edge as a browser would, but past all that keeps people out or sends them elsewhere;
         follows no redirect, keeps 4 KB of the body."""
-        headers = {"Host": host, "Accept": "text/html,*/*;q=0.8", "User-Agent": "oCore", LOOK_HEADER: self._pass_key()}
+        headers = {"Host": host, "Accept": "text/html,*/*;q=0.8", "User-Agent": "oCore"}
+        headers[LOOK_HEADER] = look_key(self._pass_key())
         if past_the_door:
             headers[PASS_HEADER] = self._pass_key()
         url = f"http://{self.spec.edge_host}:{self.spec.edge_port}{path}"

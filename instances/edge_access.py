@@ -6,6 +6,8 @@ oCore's own looks (`LOOK_HEADER`) pass all of it: they judge Odoo, and come to t
 from collections.abc import Iterable
 from typing import Any
 
+from django.utils.crypto import salted_hmac
+
 from instances.runtimes.base import Entrance, Entry, Name, Route
 
 Json = dict[str, Any]
@@ -19,13 +21,18 @@ FORWARDED = {
 }
 
 
-def front(route: Route, look_key: str, entrance: Entrance) -> list[Json]:
+def look_key(pass_key: str) -> str:
+    """Opens no door: the key that does cannot be found from it."""
+    return salted_hmac("ocore.edge.look", pass_key, algorithm="sha256").hexdigest()
+
+
+def front(route: Route, pass_key: str, entrance: Entrance) -> list[Json]:
     """Routes to be put before the environment's own."""
     entry = route.entry
     guards = [*_redirects(entry.names), *_to_https(entry, entrance), *_allowed(entry), *_prompt(entry)]
     routes: list[Json] = []
     if guards:
-        others = {"not": [{"header": {LOOK_HEADER: [look_key]}}]}
+        others = {"not": [{"header": {LOOK_HEADER: [look_key(pass_key)]}}]}
         routes.append({"match": [others], "handle": [{"handler": "subroute", "routes": guards}]})
     routes.append({"handle": [{"handler": "headers", "request": {"delete": [LOOK_HEADER]}}, *_limits(entry)]})
     if entry.hsts_seconds:

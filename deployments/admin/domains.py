@@ -6,12 +6,14 @@ from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from deployments import edges
 from instances.models import Certificate
 from ocore.admin_acts import ReadOnly
 from ocore.show import NOTHING, ago, at, link_to, tag
+from ocore.viewer import may_see
 from projects.admin.domains import DomainAdmin
 from projects.domains import Domain
 
@@ -27,7 +29,26 @@ def certificate_tag(certificate: Certificate) -> SafeString:
 
 @admin.register(Domain)
 class LiveDomainAdmin(DomainAdmin):
-    list_display = ["name", "of_environment", "primary", "source_now", "certificate", "ends"]
+    list_display = ["name", "of_environment", "is_primary", "source_now", "certificate", "ends"]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What is shown now stands before what it is to be."""
+        fieldsets = list(super().get_fieldsets(request, obj))
+        if obj is None or not may_see(Certificate):
+            return fieldsets
+        title, options = fieldsets[1]
+        return [fieldsets[0], (title, {**options, "fields": ["shown_now", *options["fields"]]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [*super().get_readonly_fields(request, obj), "shown_now"]
+
+    @admin.display(description="shown now")
+    def shown_now(self, domain: Domain) -> SafeString | str:
+        found = Certificate.objects.filter(environment=domain.environment_id, host=domain.name).first()
+        if found is None:
+            return NOTHING
+        ends = format_html(" by {}, ends {}", found.issuer, ago(found.ends_at)) if found.ends_at else ""
+        return format_html("{} {}{}", certificate_tag(found), link_to(found, "seen"), ends)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
         seen = Certificate.objects.filter(environment=OuterRef("environment"), host=OuterRef("name"))
@@ -39,6 +60,10 @@ class LiveDomainAdmin(DomainAdmin):
     @admin.display(description="environment", ordering="environment__project__name")
     def of_environment(self, domain: Domain) -> SafeString | str:
         return link_to(domain.environment)
+
+    @admin.display(description="primary", ordering="primary")
+    def is_primary(self, domain: Domain) -> SafeString | str:
+        return tag("Primary", "live", "▲") if domain.primary else NOTHING
 
     @admin.display(description="from", ordering="source")
     def source_now(self, domain: Domain) -> str:

@@ -6,6 +6,12 @@ import ocore.fields
 import projects.edge_settings
 import projects.validators
 from django.db import migrations, models
+from django.utils import timezone
+
+
+def tell_the_edges(apps, schema_editor):
+    """What oCore's looks carry from now on only a new configuration keeps from Odoo."""
+    apps.get_model("projects", "Server").objects.update(edge_due_at=timezone.now())
 
 
 class Migration(migrations.Migration):
@@ -160,4 +166,5 @@ class Migration(migrations.Migration):
             model_name='domain',
             constraint=models.UniqueConstraint(condition=models.Q(('primary', True)), fields=('environment',), name='domain_one_primary'),
         ),
+        migrations.RunPython(tell_the_edges, migrations.RunPython.noop, elidable=True),
     ]

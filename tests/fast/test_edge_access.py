@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection
 
-from instances.edge_access import front, with_forwarded
+from instances.edge_access import front, look_key, with_forwarded
 from instances.edge_config import configuration
 from instances.entries import entrance, entry_of
 from instances.runtimes.base import Entrance, Entry, Name, Route, Upstream
@@ -78,7 +78,8 @@ def test_all_that_keeps_people_out_lets_ocores_own_look_pass() -> None:
         accounts=(("team", "hash"),),
     )
     first = front(replace(ROUTE, entry=entry), "secret", SECURE)[0]
-    assert first["match"] == [{"not": [{"header": {"X-Ocore-Look": ["secret"]}}]}]
+    assert first["match"] == [{"not": [{"header": {"X-Ocore-Look": [look_key("secret")]}}]}]
+    assert look_key("secret") != "secret"
     guards = first["handle"][0]["routes"]
     kinds = [(guard["handle"][0]["handler"], guard["handle"][0].get("status_code")) for guard in guards]
     assert kinds == [
