@@ -41,13 +41,18 @@ def front(route: Route, pass_key: str, entrance: Entrance) -> list[Json]:
     return routes
 
 
-def with_forwarded(routes: Any) -> Any:
-    """The same routes, with every proxy in them telling Odoo who asks as the edge itself has found out."""
-    if isinstance(routes, list):
-        return [with_forwarded(one) for one in routes]
-    if not isinstance(routes, dict):
-        return routes
-    found = {name: with_forwarded(value) for name, value in routes.items()}
+def told_the_client(routes: list[Json], entrance: Entrance) -> list[Json]:
+    """The same routes; behind trusted proxies every `reverse_proxy` in them tells Odoo the client that the edge has
+    found out. Without any, Caddy says the same by itself."""
+    return _with_forwarded(routes) if entrance.trusted_proxies else routes  # type: ignore[no-any-return]
+
+
+def _with_forwarded(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_with_forwarded(one) for one in data]
+    if not isinstance(data, dict):
+        return data
+    found = {name: _with_forwarded(value) for name, value in data.items()}
     if found.get("handler") == "reverse_proxy":
         found["headers"] = {"request": {"set": FORWARDED}}
     return found

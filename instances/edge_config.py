@@ -159,7 +159,7 @@ def _plain(status: int, body: str) -> Json:
 
 
 def _environment(route: Route, pass_key: str, hold_seconds: float, entrance: Entrance) -> Json:
-    inside = edge_access.with_forwarded(_inside(route, pass_key, hold_seconds))
+    inside = edge_access.told_the_client(_inside(route, pass_key, hold_seconds), entrance)
     return {
         "match": [{"host": sorted(route.hosts)}],
         "terminal": True,

@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection
 
-from instances.edge_access import front, look_key, with_forwarded
+from instances.edge_access import front, look_key
 from instances.edge_config import configuration
 from instances.entries import entrance, entry_of
 from instances.runtimes.base import Entrance, Entry, Name, Route, Upstream
@@ -54,12 +54,12 @@ def test_roots_of_an_acme_server_are_named_by_their_content() -> None:
     assert file("one") == file("one")
 
 
-def test_every_proxy_tells_odoo_the_client_that_the_edge_has_found_out() -> None:
-    proxies = list(handlers(made(), "reverse_proxy"))
+def test_behind_trusted_proxies_odoo_hears_of_the_client_that_the_edge_has_found_out() -> None:
+    proxies = list(handlers(made(entrance=Entrance(trusted_proxies=("10.0.0.0/8",))), "reverse_proxy"))
     assert len(proxies) == 3
     for proxy in proxies:
         assert proxy["headers"]["request"]["set"]["X-Forwarded-For"] == ["{http.vars.client_ip}"]
-    assert with_forwarded([{"handler": "vars"}]) == [{"handler": "vars"}]
+    assert not any("headers" in proxy for proxy in handlers(made(), "reverse_proxy"))
 
 
 def test_proxies_are_believed_only_where_they_are_named_and_then_from_the_right() -> None:

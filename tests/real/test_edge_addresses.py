@@ -419,7 +419,10 @@ def test_a_public_name_gets_its_certificate_by_acme_while_http_leads_to_https(
         route(names=names, https_only=True, https_at=f":{place.https}"), hosts=tuple(name.host for name in names)
     )
     place.show(public, acme)
-    seen = place.shown(PUBLIC, seconds=60)
+    try:
+        seen = place.shown(PUBLIC, seconds=60)
+    except EdgeError as error:
+        raise AssertionError(place.containers.logs(place.edge.name, 30)) from error
     assert (seen.names, "Acme test" in seen.issuer) == ((PUBLIC,), True)
     Path(place.trust).write_text(acme.acme_roots)
     assert place.secure(host=PUBLIC, verify=place.trust).status_code == 200
