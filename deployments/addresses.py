@@ -13,6 +13,7 @@ from deployments.looks import Look
 from deployments.models import Deployment
 from instances.models import Door, Instance
 from instances.runtimes.base import Answer
+from projects.domains import of_environments
 from projects.models import Environment
 
 ASK_SECONDS = 5.0
@@ -35,7 +36,9 @@ class Address:
 
 def addresses() -> list[Address]:
     rows = Deployment.objects.filter(live=True).select_related("environment__project", "environment__server")
-    rows = rows.prefetch_related("environment__instances").order_by("environment__project__name", "environment__name")
+    rows = rows.prefetch_related("environment__instances", of_environments("environment__domains")).order_by(
+        "environment__project__name", "environment__name"
+    )
     return [Address(one, one.environment, list(one.environment.instances.all())) for one in rows]
 
 

@@ -2,10 +2,11 @@
 
 from django.db.models import Exists, OuterRef
 
+from deployments import certificates
 from deployments.models import Deployment
 from deployments.states import Status
 from instances import incidents
-from instances.models import Incident
+from instances.models import Certificate, Incident
 from projects.models import Server
 
 
@@ -28,3 +29,13 @@ def broken_environments() -> list[Deployment]:
 def given_up() -> list[Incident]:
     """What should run, does not, and was given up."""
     return list(incidents.unended().filter(outcome=Incident.Outcome.GIVEN_UP))
+
+
+def troubled_certificates() -> list[Certificate]:
+    """Host names without a certificate, or with one that ends."""
+    return certificates.troubled()
+
+
+def uninformed_servers() -> list[Server]:
+    """Whose edge could not be told what has changed."""
+    return list(Server.objects.exclude(edge_due_at=None).exclude(edge_problem=""))

@@ -7,14 +7,17 @@ from deployments import jobs
 
 RECONCILE_SECONDS = 10
 KEEP_SECONDS = 5
-EDGES_SECONDS = 30
+EDGES_SECONDS = 10
+LOOK_AT_EDGES_SECONDS = 30
 
 # A job that waited longer than its interval is dropped: the next one does the same.
 for job, seconds in (
     (jobs.reconcile, RECONCILE_SECONDS),
     (jobs.keep_running, KEEP_SECONDS),
-    (jobs.look_at_edges, EDGES_SECONDS),
+    (jobs.look_at_edges, LOOK_AT_EDGES_SECONDS),
     (jobs.probe_environments, settings.OCORE_PROBE_SECONDS),
+    (jobs.hand_over_edges, EDGES_SECONDS),
+    (jobs.look_at_certificates, settings.OCORE_CERTIFICATE_SECONDS),
 ):
     register(job, "chores", interval=seconds, ttl=seconds, result_ttl=0)
 register(

@@ -5,7 +5,7 @@ from typing import Any
 
 from deployments.models import Deployment
 from instances.models import Instance
-from projects.inheritance import SECRET_SETTINGS, effective
+from projects.inheritance import EDGE_SETTINGS, SECRET_SETTINGS, effective
 from projects.models import Environment
 
 
@@ -78,11 +78,13 @@ def _readable(holder: Environment | Instance) -> dict[str, Any]:
             "entries": {key: str(origin) for key, origin in setting.entries.items()},
         }
         for name, setting in effective(holder).items()
+        if name not in EDGE_SETTINGS
     }
 
 
 def _secret(holder: Environment | Instance) -> dict[str, Any]:
-    return {name: setting.value for name, setting in effective(holder).items() if name in SECRET_SETTINGS}
+    wanted = SECRET_SETTINGS - set(EDGE_SETTINGS)
+    return {name: setting.value for name, setting in effective(holder).items() if name in wanted}
 
 
 def _plain(readable: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:

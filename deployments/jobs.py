@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from deployments import (
+    certificates,
     control,
     dumps,
     edges,
@@ -74,6 +75,18 @@ def probe_environments() -> None:
 
 def look_at_edges() -> None:
     edges.look_at_edges()
+
+
+def tell_edge(pk: int) -> None:
+    edges.tell(pk)
+
+
+def hand_over_edges() -> None:
+    edges.hand_over_due()
+
+
+def look_at_certificates() -> None:
+    certificates.look_at_all()
 
 
 def control_instance(pk: int, verb: str) -> None:

@@ -40,6 +40,11 @@ def enqueue_sweep(server: int) -> None:
     _hand_over("slow", "sweep", server)
 
 
+def enqueue_edge(server: int) -> None:
+    """A person has changed something and waits to see it."""
+    _hand_over("urgent", "tell_edge", server)
+
+
 def enqueue_control(instance: int, verb: str) -> None:
     """Raises `RedisError`: a person waits for this one, and should be told."""
     job = "control_instance"

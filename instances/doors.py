@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from instances.entries import entry_of
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
 from instances.runtimes.base import Colour, EdgeError, Route, Runtime, Upstream
@@ -50,11 +51,13 @@ def wanted(environment: Environment) -> dict[Colour, list[Upstream]]:
 
 
 def route(environment: Environment) -> Route:
+    entry = entry_of(environment)
     return Route(
         key=environment.key,
-        hosts=(environment.hostname,),
+        hosts=tuple(name.host for name in entry.names),
         upstreams=upstreams(environment),
         title=environment.project.name,
+        entry=entry,
     )
 
 
@@ -65,7 +68,7 @@ def routes(server: Server) -> list[Route]:
         Environment.objects.filter(server=server)
         .filter(Exists(deployed))
         .select_related("project", "server")
-        .prefetch_related("instances")
+        .prefetch_related("instances", "domains")
         .order_by("pk")
     )
     return [route(environment) for environment in environments]

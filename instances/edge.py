@@ -22,7 +22,9 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from instances import edge_config
+from instances.edge_access import LOOK_HEADER, look_key
 from instances.edge_config import ADMIN, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, SIDES_FOLDER, STATE
+from instances.edge_tls import HTTPS_PORT, roots_name
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
     Answer,
@@ -45,6 +47,8 @@ SPEC_LABEL = "io.ocore.edge"
 """Digest of what the edge's container was made from."""
 FIRST_CONFIG = "/etc/ocore-edge.json"
 MAX_ANSWER_BYTES = 4096
+PART_BYTES = 100_000
+"""The kernel takes no variable above 128 KiB; uploaded certificates make a configuration larger than that."""
 
 # Sockets that a killed edge has left would keep it from listening.
 RUN = f"""
@@ -58,7 +62,12 @@ set -eu
 if busybox wget -q -O /dev/null "http://{ADMIN}/id/$1" 2>/dev/null; then echo same; exit; fi
 umask 077
 trap 'rm -f {STATE}/next.json' EXIT
-printf %s "$OCORE_CONFIG" | busybox base64 -d | busybox gunzip > {STATE}/next.json
+if [ -n "$2" ]; then printf %s "$OCORE_ROOTS" > "{STATE}/$2"; fi
+number=0
+while eval "part=\\${{OCORE_CONFIG_$number-}}"; [ -n "$part" ]; do
+    printf %s "$part"
+    number=$((number + 1))
+done | busybox base64 -d | busybox gunzip > {STATE}/next.json
 caddy reload --config {STATE}/next.json --address {ADMIN} --force
 echo loaded
 """
@@ -144,7 +153,12 @@ class CaddyEdge:
         return done.output.strip() == "same"
 
     def _configuration(self, routes: Iterable[Route]) -> dict[str, Any]:
-        return edge_config.configuration(routes, pass_key=self._pass_key(), hold_seconds=settings.OCORE_HOLD_SECONDS)
+        return edge_config.configuration(
+            routes,
+            pass_key=self._pass_key(),
+            hold_seconds=settings.OCORE_HOLD_SECONDS,
+            entrance=self.spec.entrance,
+        )
 
     def apply(self, routes: Iterable[Route]) -> bool:
         """Make these the edge's routes; True when that took a reload.
@@ -154,7 +168,11 @@ class CaddyEdge:
         data = self._configuration(routes)
         packed = base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
         name = edge_config.loaded_id(data)
-        done = self._script(APPLY, name, environment={"OCORE_CONFIG": packed}, what="take its new routes")
+        parts = (packed[start : start + PART_BYTES] for start in range(0, len(packed), PART_BYTES))
+        environment = {f"OCORE_CONFIG_{number}": part for number, part in enumerate(parts)}
+        environment["OCORE_ROOTS"] = self.spec.entrance.acme_roots
+        roots = roots_name(self.spec.entrance)
+        done = self._script(APPLY, name, roots, environment=environment, what="take its new routes")
         return done.output.strip().endswith("loaded")
 
     def close(self, upstreams: Sequence[Upstream]) -> None:
@@ -200,8 +218,10 @@ class CaddyEdge:
         return self._number(done)
 
     def fetch(self, host: str, path: str, *, past_the_door: Colour | None = None, timeout: float = 10) -> Answer:
-        """A GET through the edge as a browser would; follows no redirect, keeps 4 KB of the body."""
+        """A GET through the edge as a browser would, but past all that keeps people out or sends them elsewhere;
+        follows no redirect, keeps 4 KB of the body."""
         headers = {"Host": host, "Accept": "text/html,*/*;q=0.8", "User-Agent": "oCore"}
+        headers[LOOK_HEADER] = look_key(self._pass_key())
         if past_the_door:
             headers[PASS_HEADER] = edge_config.pass_value(self._pass_key(), past_the_door)
         url = f"http://{self.spec.edge_host}:{self.spec.edge_port}{path}"
@@ -209,6 +229,10 @@ class CaddyEdge:
 
     def _container(self) -> ContainerSpec:
         first = edge_config.configuration([], pass_key="", hold_seconds=0)
+        entrance = self.spec.entrance
+        ports = {f"{HTTP_PORT}/tcp": (self.spec.edge_bind, self.spec.edge_port)}
+        if entrance.https_port:
+            ports[f"{HTTPS_PORT}/tcp"] = (self.spec.edge_bind, entrance.https_port)
         spec = ContainerSpec(
             name=self.name,
             image=settings.OCORE_EDGE_IMAGE,
@@ -218,7 +242,7 @@ class CaddyEdge:
             files=[File(FIRST_CONFIG, json.dumps(first).encode())],
             volumes={self.name: STATE},
             network=self.name,
-            ports={f"{HTTP_PORT}/tcp": (self.spec.edge_bind, self.spec.edge_port)},
+            ports=ports,
             # The registry's image marks its binary with this capability: without it, it cannot be executed at all.
             capabilities=("NET_BIND_SERVICE",),
             restart=True,

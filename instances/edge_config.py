@@ -14,14 +14,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from instances.runtimes.base import Colour, EdgeError, Route, Upstream
+from instances import edge_access, edge_tls
+from instances.runtimes.base import Colour, EdgeError, Entrance, Route, Upstream
 
 Json = dict[str, Any]
 
 HTTP_PORT = 8080
 """On which the edge listens inside its container."""
 ADMIN = "127.0.0.1:2019"
-STATE = "/data"
+STATE = edge_tls.FOLDER
 DOORS_FOLDER = f"{STATE}/doors"
 SIDES_FOLDER = f"{STATE}/run"
 """Where the inner servers listen."""
@@ -32,11 +33,13 @@ RETURN_SECONDS = 0.25
 """After which an instance of several that accepted no connection is tried again."""
 TRY_INTERVAL = 0.05
 """Seconds after which a held request tries again."""
-MAX_BODY_BYTES = 256 * 1024**2
+MAX_BODY_BYTES = 4 * 1024**3
+"""Whatever an environment's own limit says."""
 BUFFER_BYTES = 256 * 1024
 """Of each request's body, kept in the edge's memory while it is held."""
 RETRY_AFTER = 5
 """Seconds, as the pages tell clients."""
+PLAIN = Entrance()
 
 EVENTS: list[Json] = [{"path": ["/websocket", "/websocket/*", "/longpolling/*"]}]
 """What Odoo's event port serves."""
@@ -57,14 +60,14 @@ UNREACHABLE = (
 )
 
 
-def configuration(routes: Iterable[Route], *, pass_key: str, hold_seconds: float) -> Json:
+def configuration(routes: Iterable[Route], *, pass_key: str, hold_seconds: float, entrance: Entrance = PLAIN) -> Json:
     """What the edge should be; the same routes in any order give the same data. `EdgeError` on names that are none.
 
     It carries its own `digest` as Caddy's `@id` of the last route, so that the admin API can be asked whether it is
     the one that is loaded."""
     ordered = sorted(routes, key=lambda route: route.key)
     _check(ordered)
-    data = _everything(ordered, pass_key, hold_seconds)
+    data = _everything(ordered, pass_key, hold_seconds, entrance)
     data["apps"]["http"]["servers"]["edge"]["routes"][-1]["@id"] = digest(data)
     return data
 
@@ -78,30 +81,31 @@ def loaded_id(data: Json) -> str:
     return str(data["apps"]["http"]["servers"]["edge"]["routes"][-1]["@id"])
 
 
-def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) -> Json:
+def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float, entrance: Entrance) -> Json:
     return {
         "admin": {"listen": ADMIN},
         "logging": {"logs": {"default": _log()}},
         "apps": {
+            **edge_tls.apps(ordered, entrance),
             "http": {
+                **edge_tls.ports(entrance, HTTP_PORT),
                 "grace_period": "3s",
                 "servers": {
                     "edge": {
-                        "listen": [f":{HTTP_PORT}"],
-                        "protocols": ["h1"],
+                        **edge_tls.listening(entrance, HTTP_PORT),
                         "automatic_https": {"disable": True},
                         "read_header_timeout": "30s",
                         "logs": {},
                         "routes": [
                             {"handle": [_hide_the_server()]},
-                            *(_environment(route, pass_key, hold_seconds) for route in ordered),
+                            *(_environment(route, pass_key, hold_seconds, entrance) for route in ordered),
                             {"handle": [_plain(404, "Not found\n")]},
                         ],
                         "errors": {"routes": [*_closed_routes(), *_error_routes()]},
                     },
                     **{str(colour): _side(colour, ordered, hold_seconds) for colour in Colour},
                 },
-            }
+            },
         },
     }
 
@@ -188,7 +192,8 @@ def _log() -> Json:
     """Errors only: a closed door alone would log ten lines a second. No header with a secret in it, and no query:
     Odoo's links carry tokens there."""
     secret: Json = {
-        f"request>headers>{name}": {"filter": "delete"} for name in (PASS_HEADER, "Cookie", "Authorization")
+        f"request>headers>{name}": {"filter": "delete"}
+        for name in (PASS_HEADER, edge_access.LOOK_HEADER, "Cookie", "Authorization")
     }
     secret["request>uri"] = {"filter": "regexp", "regexp": "\\?.*", "value": "?..."}
     return {
@@ -211,11 +216,12 @@ def _plain(status: int | str, body: str) -> Json:
     }
 
 
-def _environment(route: Route, pass_key: str, hold_seconds: float) -> Json:
+def _environment(route: Route, pass_key: str, hold_seconds: float, entrance: Entrance) -> Json:
+    inside = edge_access.told_the_client(_inside(route, pass_key, hold_seconds), entrance)
     return {
         "match": [{"host": sorted(route.hosts)}],
         "terminal": True,
-        "handle": [{"handler": "subroute", "routes": _inside(route, pass_key, hold_seconds)}],
+        "handle": [{"handler": "subroute", "routes": [*edge_access.front(route, pass_key, entrance), *inside]}],
     }
 
 

@@ -1,12 +1,13 @@
 """One running Odoo of an environment, and what its health was."""
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from instances.runtimes.base import GREEN_SUFFIX, Colour, Upstream
 from projects import sizes, validators
@@ -122,6 +123,39 @@ class HealthCheck(models.Model):
 
     def __str__(self) -> str:
         return f"{self.environment}: {'up' if self.ok else 'down'} at {self.checked_at:%Y-%m-%d %H:%M:%S}"
+
+
+class Certificate(models.Model):
+    """What the edge was last seen to show for a host name of an environment."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="certificates")
+    host = models.CharField(max_length=253)
+    issuer = models.CharField(max_length=200, blank=True)
+    begins_at = models.DateTimeField(null=True)
+    ends_at = models.DateTimeField(null=True)
+    fingerprint = models.CharField(max_length=64, blank=True)
+    """SHA-256, hexadecimal."""
+    checked_at = models.DateTimeField()
+    problem = models.TextField(blank=True)
+    problem_since = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["environment__project__name", "environment__name", "host"]
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "host"], name="certificate_one_per_host"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Certificate of {self.host}"
+
+    @property
+    def ends_soon(self) -> bool:
+        """Within the days that are set, or the last quarter of a life that is short: what the edge renews by itself it
+        has renewed when a third was left."""
+        if self.begins_at is None or self.ends_at is None:
+            return False
+        days = timedelta(days=settings.OCORE_CERTIFICATE_WARN_DAYS)
+        return timezone.now() > self.ends_at - min(days, (self.ends_at - self.begins_at) / 4)
 
 
 class Door(models.Model):

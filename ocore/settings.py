@@ -217,6 +217,11 @@ OCORE_EDGE_HTTP_PORT = env.int("OCORE_EDGE_HTTP_PORT", default=8080)
 OCORE_BASE_DOMAIN = env("OCORE_BASE_DOMAIN", default="localhost")
 # Address on which a server's edge publishes its port.
 OCORE_EDGE_BIND = env("OCORE_EDGE_BIND", default="0.0.0.0")  # noqa: S104 - an edge is there to be reached
+# PEM file of the authorities that the edges trust at an ACME server of your own; empty: the public ones.
+OCORE_ACME_ROOTS = env("OCORE_ACME_ROOTS", default="")
+# Seconds between two looks at the certificates that the edges show, and days before the end of one that it is told.
+OCORE_CERTIFICATE_SECONDS = env.int("OCORE_CERTIFICATE_SECONDS", default=300)
+OCORE_CERTIFICATE_WARN_DAYS = env.int("OCORE_CERTIFICATE_WARN_DAYS", default=14)
 # Folders from which `file://` repositories are accepted; the demo's is the only one by default.
 OCORE_FILE_REPOSITORIES: list[str] = env.list("OCORE_FILE_REPOSITORIES", default=[str(STATE_DIR / "demo")])
 # PEM file of the authorities that pip trusts inside image builds, where a proxy inspects TLS; empty: the image's own.
@@ -287,6 +292,13 @@ OCORE_DEFAULTS: dict[str, Any] = {
     "secret_variables": {},
     "health_path": "/web/health",
     "health_deadline": 120,
+    "allowed_addresses": [],
+    "basic_auth": {},
+    "search_engines": "auto",
+    "body_limit": 256 * 1024**2,  # twice what Odoo itself takes as an upload
+    "https_only": True,
+    "hsts_seconds": 30 * 24 * 3600,
+    "redirect_generated_name": False,
 }
 
 LOGGING: dict[str, Any] = {

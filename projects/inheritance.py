@@ -2,7 +2,7 @@
 
 `None` inherits; every other value counts, also `False`, `0` and an empty list. Mappings are inherited entry by entry,
 and an entry whose value is `None` takes an inherited one away. To add a setting, add a field to one of
-the two classes of overrides and its default to `settings.OCORE_DEFAULTS`; a system check holds the two together.
+the classes of overrides and its default to `settings.OCORE_DEFAULTS`; a system check holds the two together.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from django.db import models
 from ocore.fields import EncryptedMappingField, MappingField, MemoryField, NameListField
 from ocore.forms import format_size
 from projects import validators
+from projects.edge_settings import EdgeOverrides
 
 
 class Strategy(models.TextChoices):
@@ -92,7 +93,7 @@ class InstanceOverrides(models.Model):
         validators.validate_variables(self.secret_variables, "secret_variables")
 
 
-class EnvironmentOverrides(InstanceOverrides):
+class EnvironmentOverrides(EdgeOverrides, InstanceOverrides):
     """What an environment and its project may set besides."""
 
     odoo_version = models.CharField(
@@ -158,7 +159,9 @@ def names(overrides: type[models.Model]) -> list[str]:
 
 INSTANCE_SETTINGS: tuple[str, ...] = tuple(names(InstanceOverrides))
 SETTINGS: tuple[str, ...] = tuple(names(EnvironmentOverrides))
-SECRET_SETTINGS = frozenset({"secret_variables"})
+EDGE_SETTINGS: tuple[str, ...] = tuple(names(EdgeOverrides))
+"""In force as soon as the edge has been told: no deployment freezes them."""
+SECRET_SETTINGS = frozenset({"secret_variables", "basic_auth"})
 FIXED_IN_PRODUCTION: dict[str, Any] = {"skip_words": False}
 """What nobody sets: production's rules for safety."""
 

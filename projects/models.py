@@ -12,16 +12,19 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from ocore.fields import EncryptedTextField
+from ocore.fields import EncryptedTextField, NameListField
 from ocore.machine.processes import is_dead
 from projects import inheritance, sizes, validators
+from projects.domains import Domain
+from projects.edge_settings import validate_networks
 from projects.hosts import HOSTS
 from projects.hosts.proof import SIGNING_TOKEN, signing_key
 from projects.inheritance import EnvironmentOverrides
 from projects.rules import BranchRule
 
-__all__ = ["BranchRule", "Environment", "Project", "Server"]
+__all__ = ["BranchRule", "Domain", "Environment", "Project", "Server"]
 
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MOST_AT_ONCE = 100
 """Deployments on one server: more than that is a slip of the finger."""
 LEAST_KEY = 24
@@ -76,6 +79,35 @@ class Server(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(65535)],
         help_text="Port that the server's edge (Caddy) listens on.",
     )
+    https_port = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(65535)],
+        verbose_name="HTTPS port",
+        help_text="Port on which the edge also serves https, usually 443. Empty: http only.",
+    )
+    acme_directory = models.CharField(
+        max_length=255,
+        blank=True,
+        default=LETS_ENCRYPT,
+        validators=[validators.validate_https_url],
+        verbose_name="ACME directory",
+        help_text="Where the edge gets certificates for public names. Empty: all are of the edge's own authority.",
+    )
+    acme_email = models.EmailField(
+        blank=True, verbose_name="ACME contact", help_text="Given to that authority, which may write to it."
+    )
+    trusted_proxies = NameListField(
+        default=list,
+        blank=True,
+        help_text="Addresses or networks (CIDR) of proxies of yours in front of the edge. What they say of a client's "
+        "address (X-Forwarded-For) and of https (X-Forwarded-Proto) is believed; of others it is not. Empty: none.",
+    )
+    behind_tls_proxy = models.BooleanField(
+        default=False,
+        verbose_name="TLS ends before the edge",
+        help_text="A proxy in front of the edge serves https on port 443: links are https:// without a port.",
+    )
     postgres_dsn = EncryptedTextField(
         blank=True,
         validators=[validators.validate_dsn],
@@ -92,6 +124,10 @@ class Server(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(MOST_AT_ONCE)],
         help_text="How many of these may be building their image; builds take most of a server's processors and disk.",
     )
+    edge_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """Since when its edge is to be told something new; empty: it has been."""
+    edge_problem = models.TextField(blank=True, editable=False)
+    """Why it could not be told."""
     reloading_until = models.DateTimeField(null=True, blank=True, editable=False)
     reloading_by = models.CharField(max_length=200, blank=True, editable=False)
     """The process that reloads the edge (`processes.own_name`)."""
@@ -110,6 +146,17 @@ class Server(models.Model):
                 name="server_edge_port_unique",
                 violation_error_message="A server with this endpoint and edge port already exists.",
             ),
+            models.UniqueConstraint(
+                fields=["endpoint", "https_port"],
+                condition=Q(kind="docker"),
+                name="server_https_port_unique",
+                violation_error_message="A server with this endpoint and HTTPS port already exists.",
+            ),
+            models.CheckConstraint(
+                condition=Q(https_port=None) | ~Q(https_port=models.F("edge_port")),
+                name="server_ports_differ",
+                violation_error_message="http and https need a port each.",
+            ),
             models.CheckConstraint(
                 condition=Q(concurrent_deployments__gte=1, concurrent_builds__gte=1),
                 name="server_may_deploy_something",
@@ -122,6 +169,27 @@ class Server(models.Model):
     @property
     def simulated(self) -> bool:
         return self.kind == self.Kind.SIMULATED
+
+    def clean(self) -> None:
+        super().clean()
+        self.trusted_proxies = self.trusted_proxies or []
+        validate_networks(self.trusted_proxies, "trusted_proxies")
+        if self.pk:
+            self._check_base_domain()
+
+    def _check_base_domain(self) -> None:
+        """No client's own name becomes one that oCore has made."""
+        generated = {f"{name}.{self.base_domain}" for name in self.environments.values_list("subdomain", flat=True)}
+        for domain in self.domains.filter(name__in=generated).select_related("environment__project"):
+            message = f"{domain} would be a generated name then, and is {domain.environment}'s own."
+            raise ValidationError({"base_domain": message})
+
+    def origin(self, host: str) -> str:
+        """How clients write it: scheme, host, and the port where it isn't the usual one."""
+        if self.behind_tls_proxy:
+            return f"https://{host}"
+        scheme, port, usual = ("https", self.https_port, 443) if self.https_port else ("http", self.edge_port, 80)
+        return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
 
 
 class Project(EnvironmentOverrides):
@@ -302,12 +370,22 @@ class Environment(EnvironmentOverrides):
 
     @property
     def hostname(self) -> str:
+        """The generated name: always served, and by which oCore itself asks."""
         return f"{self.subdomain}.{self.server.base_domain}"
 
     @property
+    def primary_domain(self) -> Domain | None:
+        return next((domain for domain in self.domains.all() if domain.primary), None)
+
+    @property
+    def address(self) -> str:
+        """The name by which people know it."""
+        domain = self.primary_domain
+        return domain.name if domain else self.hostname
+
+    @property
     def url(self) -> str:
-        port = "" if self.server.edge_port == 80 else f":{self.server.edge_port}"
-        return f"http://{self.hostname}{port}"
+        return self.server.origin(self.address)
 
     @property
     def volume(self) -> str:
@@ -340,7 +418,10 @@ class Environment(EnvironmentOverrides):
         wanted = f"{self.project.slug}-{self.slug}"
         self.key = _free(wanted, others.values_list("key", flat=True), self._longest("key"))
         name = f"{self.slug}-{self.project.slug}"
-        self.subdomain = _free(name, here.values_list("subdomain", flat=True), self._longest("subdomain"))
+        base = f".{self.server.base_domain}"
+        own = Domain.objects.filter(server=self.server, name__endswith=base).values_list("name", flat=True)
+        taken = [*here.values_list("subdomain", flat=True), *(one.removesuffix(base) for one in own)]
+        self.subdomain = _free(name, taken, self._longest("subdomain"))
         name = re.sub(r"[^a-z0-9]+", "_", wanted)
         self.database = _free(name, here.values_list("database", flat=True), self._longest("database"), "_")
 

@@ -159,6 +159,12 @@ def validate_domain(domain: str) -> None:
         raise ValidationError(f"“{printable(domain)}” is not a domain. Write for example odoo.example.com.")
 
 
+def validate_https_url(url: str) -> None:
+    """An address over TLS, without user, query or fragment."""
+    if not re.fullmatch(rf"https://{_HOST_AND_PORT}(?:/[A-Za-z0-9._~/-]*)?", url):
+        raise ValidationError(f"“{printable(url)}” is not an https:// address.")
+
+
 def validate_path(path: str) -> None:
     """The path of a page, with its query if need be; never a whole URL."""
     if not re.fullmatch(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@?%-][A-Za-z0-9._~!$&'()*+,;=:@?%/-]*)?", path):

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from deployments import scaling, services
+from deployments import edges, scaling, services
 from deployments.admin.badges import LARGE, cause_words, commit_words, deployment_link, status_tag
 from deployments.admin.due import tell_due
 from deployments.admin.environment_acts import EnvironmentActs
@@ -17,11 +17,13 @@ from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
 from instances import incidents
 from instances.admin import InstanceInline, KnowsOdoo, state_tag
-from instances.models import HealthCheck, Incident, Instance
+from instances.models import Certificate, HealthCheck, Incident, Instance
 from ocore.show import NOTHING, ago, link, tag
 from ocore.viewer import may_see
+from projects.admin.domains import DomainInline
 from projects.admin.environments import EnvironmentAdmin, EnvironmentForm
 from projects.admin.projects import kind_tag
+from projects.domains import of_environments
 from projects.inheritance import resolve
 from projects.models import Environment
 
@@ -63,7 +65,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
     form = LiveEnvironmentForm
     change_form_template = "admin/projects/environment/change_form.html"
     change_list_template = "admin/ocore/live_change_list.html"
-    inlines = [InstanceInline]
+    inlines = [DomainInline, InstanceInline]
     list_display = ["path_and_kind", "on_server", "state", "running", "version", "waiting", "open_odoo"]
     list_filter = [
         LastStatusFilter,
@@ -84,6 +86,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
                 Prefetch("deployments", light.filter(live=True), to_attr="live_rows"),
                 Prefetch("deployments", light.filter(pk__in=_last_pks()), to_attr="last_rows"),
                 Prefetch("instances", Instance.objects.select_related("environment__project")),
+                of_environments(),
             )
         )
 
@@ -145,6 +148,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         Instance.ensure_first(form.instance)
+        edges.ask([form.instance.server])
         of_instances = (name for formset in formsets for one in formset.forms for name in one.changed_data)
         tell_due(request, [*form.changed_data, *of_instances], [form.instance])
 
@@ -172,6 +176,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "instances": environment.instances.all(),
             "wanted_instances": environment.scale_to or len(environment.instances.all()),
             "most_instances": scaling.MOST,
+            "certificates": environment.certificates.all() if may_see(Certificate) else [],
             "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from deployments import hook, jobs
+from deployments import edges, hook, jobs
 from deployments.admin import why
 from deployments.admin.due import tell_due
 from deployments.admin.who import who
@@ -21,7 +21,7 @@ from ocore.show import exact
 from projects.admin.environments import tell_peculiarities
 from projects.admin.projects import ProjectAdmin, ProjectForm
 from projects.hosts import HOSTS
-from projects.models import Environment, Project
+from projects.models import Environment, Project, Server
 
 LAST_DELIVERIES = 5
 
@@ -98,6 +98,7 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
+        edges.ask(Server.objects.filter(environments__project=form.instance))
         tell_due(request, form.changed_data, form.instance.environments.all())
 
     def delete_model(self, request: HttpRequest, obj: Project) -> None:

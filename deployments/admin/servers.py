@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from deployments import edges
 from deployments.retention.sweep import Survey, survey
 from deployments.retention.verdicts import ROWS, Verdict
 from instances.admin import CheckedServerAdmin
@@ -19,6 +20,10 @@ DISK = Act("disk", "deployments.view_snapshot", methods=("GET",))
 @admin.register(Server)
 class DiskServerAdmin(CheckedServerAdmin):
     acts = [*CheckedServerAdmin.acts, DISK]
+
+    def save_model(self, request: HttpRequest, obj: Server, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        edges.ask([obj])
 
     def disk(self, request: HttpRequest, server: Server) -> HttpResponse:
         """A dry run for this server and for the portal's own machine."""

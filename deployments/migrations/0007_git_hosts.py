@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deployments', '0005_holders'),
+        ('deployments', '0006_ways'),
     ]
 
     operations = [

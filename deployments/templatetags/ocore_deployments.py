@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from deployments import attention, schedule
 from deployments.admin import badges
 from deployments.admin.deliveries import verdict_tag
+from deployments.admin.domains import certificate_tag
 from instances.admin import outcome_tag, state_tag
 from projects.admin.projects import kind_tag
 from projects.models import Environment
@@ -22,6 +23,7 @@ register.filter("why_waiting", schedule.why_waiting)
 register.filter("verdict_tag", verdict_tag)
 register.filter("state_tag", state_tag)
 register.filter("outcome_tag", outcome_tag)
+register.filter("certificate_tag", certificate_tag)
 register.filter("kind_tag", kind_tag)
 
 
@@ -58,4 +60,6 @@ def banners(context: template.Context) -> dict[str, Any]:
         "simulated": attention.simulated_servers(),
         "broken": attention.broken_environments(),
         "given_up": attention.given_up(),
+        "certificates": attention.troubled_certificates(),
+        "uninformed": attention.uninformed_servers(),
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from django.conf import settings
 
+from instances.entries import entrance
 from instances.runtimes.base import Runtime, ServerSpec
 from projects.models import Server
 
@@ -35,6 +36,7 @@ def runtime_for(server: Server) -> Runtime:
             edge_bind=settings.OCORE_EDGE_BIND,
             edge_port=server.edge_port,
             edge_host=server.edge_host,
+            entrance=entrance(server),
             postgres_dsn=server.postgres_dsn,
         )
     )

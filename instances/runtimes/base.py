@@ -59,6 +59,21 @@ class EdgeError(ExpectedError):
 
 
 @dataclass(frozen=True)
+class Entrance:
+    """How clients come to a server's edge."""
+
+    https_port: int = 0
+    """On the server; 0: http only."""
+    acme_directory: str = ""
+    """Empty: the edge's own authority gives all certificates."""
+    acme_email: str = ""
+    acme_roots: str = ""
+    """PEM of the authorities that are trusted at the ACME server; empty: the public ones."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+
+
+@dataclass(frozen=True)
 class ServerSpec:
     """What a driver must know of a server's row."""
 
@@ -70,6 +85,7 @@ class ServerSpec:
     edge_port: int = 8080
     edge_host: str = "127.0.0.1"
     """Where the portal reaches this server's edge."""
+    entrance: Entrance = Entrance()
     postgres_dsn: str = ""
     """An external PostgreSQL, as a superuser or a role that may create roles and databases; empty: a container."""
 
@@ -209,6 +225,37 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Name:
+    """A host name of an environment, and what certificate the edge shows for it."""
+
+    host: str
+    leads_to: str = ""
+    """Scheme, host and port to which its requests are redirected; empty: it is served."""
+    own_authority: bool = True
+    """Else by ACME; neither where there is a `chain`."""
+    chain: str = ""
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How clients come in to one environment, and which."""
+
+    names: tuple[Name, ...] = ()
+    https_at: str = ""
+    """`:<port>`, or empty for the usual one, to which http is redirected; see `https_only`."""
+    https_only: bool = False
+    hsts_seconds: int = 0
+    allowed: tuple[str, ...] = ()
+    """Networks; empty: everybody."""
+    accounts: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """User and bcrypt hash; empty: no prompt."""
+    hidden: bool = False
+    """From search engines."""
+    max_body: int = 256 * 1024**2
+
+
+@dataclass(frozen=True)
 class Route:
     """What the edge does for one environment."""
 
@@ -218,6 +265,7 @@ class Route:
     upstreams: tuple[Upstream, ...]
     title: str = ""
     """Shown on the maintenance page."""
+    entry: Entry = Entry()
 
 
 @dataclass(frozen=True)

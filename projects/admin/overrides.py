@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from ocore.fields import EncryptedMappingField, EncryptedTextField
 from ocore.forms import KEPT, KeepsSecrets
 from ocore.show import link_to
-from projects.inheritance import INSTANCE_SETTINGS, SETTINGS, Effective, display, effective, inherited
+from projects.inheritance import EDGE_SETTINGS, INSTANCE_SETTINGS, SETTINGS, Effective, display, effective, inherited
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Odoo": ("odoo_version", "odoo_image", "custom_modules", "update_policy", "pip_packages"),
@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "limit_time_cpu",
         "limit_time_real",
     ),
+    "Who comes in, and how": EDGE_SETTINGS,
 }
 REST = "Options and variables"
 """Takes every setting that stands in no group, so that a new one is on the page by itself."""

@@ -33,7 +33,9 @@ class ServerAdmin(NoBulkDelete):
     fieldsets = [
         (None, {"fields": ["name", "slug", "kind", "endpoint", "postgres_dsn"]}),
         ("How much at once", {"fields": ["concurrent_deployments", "concurrent_builds"]}),
-        ("How clients reach it", {"fields": ["base_domain", "edge_host", "edge_port"]}),
+        ("How clients reach it", {"fields": ["base_domain", "edge_host", "edge_port", "https_port"]}),
+        ("Certificates", {"fields": ["acme_directory", "acme_email"]}),
+        ("A proxy in front of its edge", {"fields": ["trusted_proxies", "behind_tls_proxy"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:

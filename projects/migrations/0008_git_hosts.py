@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('projects', '0006_removal_due'),
+        ('projects', '0007_scaling'),
     ]
 
     operations = [

@@ -18,12 +18,13 @@ from django.utils import timezone
 from deployments.models import Delivery, Deployment, LogChunk, Snapshot, Step
 from deployments.states import Status, StepKind
 from instances import incidents
-from instances.models import Incident, Instance
+from instances.models import Certificate, Incident, Instance
+from projects.domains import Domain
 from projects.models import Environment, Project, Server
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident)
+OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate)
 SECRET_PERMISSIONS = {"view_webhook_secret", "view_odoo_password"}
 CONTROLS = {
     "deploy_environment",
@@ -79,6 +80,10 @@ def rows() -> dict[type, int]:
         Deployment: old.pk,
         Snapshot: snapshot.pk,
         Delivery: delivery.pk,
+        Domain: Domain.objects.create(environment=environment, name="shop.acme.example").pk,
+        Certificate: Certificate.objects.create(
+            environment=environment, host="shop.acme.example", checked_at=timezone.now()
+        ).pk,
     }
 
 
@@ -182,6 +187,8 @@ def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -
             "Snapshot",
             "Delivery",
             "Incident",
+            "Domain",
+            "Certificate",
             "User",
             "Group",
         )
@@ -250,7 +257,9 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
     for name, url in urls(rows):
         expected = {200, 302} if name.endswith(("download", "roll_back_to")) else {200, 405}
-        if name.startswith(("deployments_", "instances_incident_")) and name.endswith(("_add", "_delete")):
+        if name.startswith(("deployments_", "instances_incident_", "instances_certificate_")) and name.endswith(
+            ("_add", "_delete")
+        ):
             expected = {403}
         assert client.get(url).status_code in expected, name
     for app in ("projects", "instances", "deployments"):
@@ -260,7 +269,7 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
 
 def test_rows_of_the_pipeline_are_never_written_by_hand(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
-    for model in (Deployment, Snapshot, Delivery, Incident):
+    for model in (Deployment, Snapshot, Delivery, Incident, Certificate):
         base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         assert client.get(reverse(f"{base}_add")).status_code == 403
         assert client.post(reverse(f"{base}_change", args=[rows[model]]), {"status": "succeeded"}).status_code == 403
@@ -293,6 +302,8 @@ def _fill(number: int) -> None:
     Delivery.objects.create(project=project, host="github", verdict="accepted", reason="x", status_code=202)
     instance = environment.instances.get()
     incidents.end(incidents.notice(Incident.Part.INSTANCE, environment.server, "It is gone.", instance=instance))
+    Domain.objects.create(environment=environment, name=f"p{number}.example")
+    Certificate.objects.create(environment=environment, host=f"p{number}.example", checked_at=timezone.now())
     slug = f"s{number}"
     Server.objects.create(name=slug, slug=slug, kind=Server.Kind.SIMULATED, edge_port=9000 + number)
 

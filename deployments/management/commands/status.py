@@ -14,6 +14,7 @@ from deployments.terminal import PortalCommand, find_environment, find_project
 from deployments.workforce import Trouble, trouble
 from instances import incidents
 from instances.models import Incident
+from projects.domains import of_environments
 from projects.models import Environment
 
 LAST = 8
@@ -36,7 +37,8 @@ class Command(PortalCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         what = options["what"].strip("/")
-        rows = Environment.objects.select_related("project", "server").order_by("project__name", "name")
+        rows = Environment.objects.select_related("project", "server").prefetch_related(of_environments())
+        rows = rows.order_by("project__name", "name")
         if "/" in what:
             one = conditions([find_environment(what)])[0]
             idle = trouble()
