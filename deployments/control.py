@@ -211,6 +211,7 @@ def _start(instance: Instance, runtime: Runtime) -> State:
 def _restart(instance: Instance, runtime: Runtime) -> State:
     """Behind a closed door: requests wait instead of failing."""
     environment = instance.environment
+    runtime.edge.expect(environment.key, 0)  # what a deployment has said of itself holds no more
     doors.close(environment, runtime, holder=_holder(instance))
     try:
         runtime.containers.stop(instance.container, STOP_SECONDS)

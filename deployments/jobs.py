@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from deployments import control, dumps, keeper, pending, pipeline, probes, queues, recovery, removal, schedule
+from deployments import control, dumps, keep_out, keeper, pending, pipeline, probes, queues, recovery, removal, schedule
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
 from deployments.states import Status
@@ -57,6 +57,7 @@ def keep_running() -> None:
 
 def probe_environments() -> None:
     probes.probe_all()
+    keep_out.look_again()
 
 
 def control_instance(pk: int, verb: str) -> None:

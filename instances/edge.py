@@ -20,7 +20,7 @@ import requests
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-from instances import edge_config
+from instances import edge_config, edge_files
 from instances.edge_config import ADMIN, CLOSING_SECONDS, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, STATE
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
@@ -32,6 +32,8 @@ from instances.runtimes.base import (
     File,
     Images,
     Log,
+    Notice,
+    Pass,
     Route,
     RunFailed,
     ServerSpec,
@@ -171,6 +173,18 @@ class CaddyEdge:
         port they use: they last for hours, carry no write that a client waits for, and come back by themselves."""
         names = " ".join(map(edge_config.counted_address, upstreams))
         return self._number(self._script(IN_FLIGHT, names, what="count its requests"))
+
+    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass]) -> bool:
+        """These, and no others, hold from now on, without a reload; True when anything had to be changed."""
+        packed = edge_files.pack(notices, passes)
+        environment = {"OCORE_NOTICES": packed.content}
+        done = self._script(edge_files.TELL, packed.digest, environment=environment, what="take its notices")
+        return done.output.strip() != "same"
+
+    def expect(self, key: str, seconds: float) -> None:
+        """About so long the door will stay closed from now on, by the edge's own clock; 0: nobody knows."""
+        what = f"be told how long {key} will take"
+        self._script(edge_files.EXPECT, self._key(key), str(round(seconds)), what=what)
 
     def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
         """A GET through the edge as a browser would; follows no redirect, keeps 4 KB of the body."""

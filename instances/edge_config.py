@@ -5,12 +5,11 @@ import html
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from instances import edge_maintenance
+from instances.edge_answers import ERROR_STATUS, FOR_PEOPLE, Json, answer, literal, page, plain
 from instances.runtimes.base import EdgeError, Route, Upstream
-
-Json = dict[str, Any]
 
 HTTP_PORT = 8080
 """On which the edge listens inside its container."""
@@ -31,8 +30,6 @@ TRY_INTERVAL = 0.05
 MAX_BODY_BYTES = 256 * 1024**2
 BUFFER_BYTES = 256 * 1024
 """Of each request's body, kept in the edge's memory while it is held."""
-RETRY_AFTER = 5
-"""Seconds, as the pages tell clients."""
 
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
@@ -93,7 +90,7 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) ->
                         "routes": [
                             {"handle": [_hide_the_server()]},
                             *(_environment(route, pass_key, hold_seconds) for route in ordered),
-                            {"handle": [_plain(404, "Not found\n")]},
+                            {"handle": [plain(404, "Not found\n")]},
                         ],
                         "errors": {"routes": _error_routes()},
                     },
@@ -144,26 +141,27 @@ def _hide_the_server() -> Json:
     return {"handler": "headers", "response": {"deferred": True, "delete": ["Server", "Via"]}}
 
 
-def _plain(status: int, body: str) -> Json:
-    return {
-        "handler": "static_response",
-        "status_code": status,
-        "headers": {"Content-Type": ["text/plain; charset=utf-8"]},
-        "body": body,
-    }
-
-
 def _environment(route: Route, pass_key: str, hold_seconds: float) -> Json:
     return {
         "match": [{"host": sorted(route.hosts)}],
         "terminal": True,
-        "handle": [{"handler": "subroute", "routes": _inside(route, pass_key, hold_seconds)}],
+        "handle": [
+            {
+                "handler": "subroute",
+                "routes": [*_in_front(route, pass_key), *_inside(route, pass_key, hold_seconds)],
+            }
+        ],
     }
+
+
+def _in_front(route: Route, pass_key: str) -> list[Json]:
+    """What a request meets before anything of its environment."""
+    return edge_maintenance.in_front(route, state=STATE, pass_key_header=PASS_HEADER, pass_key=pass_key)
 
 
 def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
     """The client's own word about where it comes from is dropped; Caddy then says it to Odoo (X-Forwarded-*)."""
-    facts = {"handler": "vars", "ocore_title": _literal(html.escape(route.title)), "ocore_door": route.key}
+    facts = {"handler": "vars", "ocore_title": literal(html.escape(route.title)), "ocore_door": route.key}
     if not route.upstreams:
         return [{"handle": [facts, {"handler": "error", "status_code": 503}]}]
     limit = {"handler": "request_body", "max_size": MAX_BODY_BYTES}
@@ -174,7 +172,7 @@ def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
             # One folder further down is the same page under a language's prefix.
             "match": [{"path": ["/web/database*", "/*/web/database", "/*/web/database/*"]}],
             "terminal": True,
-            "handle": [_plain(404, "Not found\n")],
+            "handle": [plain(404, "Not found\n")],
         },
         {
             "match": [{"header": {PASS_HEADER: [pass_key]}}],
@@ -272,38 +270,12 @@ def _error_routes() -> list[Json]:
         "not": [{"file": {"root": DOORS_FOLDER, "try_files": ["/{http.vars.ocore_door}"]}}],
     }
     down = {"vars": {"{http.error.status_code}": ["502", "503", "504"]}}
-    page = {"header": {"Accept": ["*text/html*"]}}
+    updating = edge_maintenance.updating
     return [
         {"handle": [_hide_the_server()]},
-        {"match": [closed | page], "terminal": True, "handle": [_page(*UPDATING)]},
-        {"match": [closed], "terminal": True, "handle": [_json(*UPDATING)]},
-        {"match": [down | page], "terminal": True, "handle": [_page(*UNREACHABLE)]},
-        {"match": [down], "terminal": True, "handle": [_json(*UNREACHABLE)]},
-        {"handle": [_plain(0, "{http.error.status_code} {http.error.status_text}\n") | _ERROR_STATUS]},
+        {"match": [closed | FOR_PEOPLE], "terminal": True, "handle": updating(*UPDATING, state=STATE, people=True)},
+        {"match": [closed], "terminal": True, "handle": updating(*UPDATING, state=STATE, people=False)},
+        {"match": [down | FOR_PEOPLE], "terminal": True, "handle": [page(*UNREACHABLE)]},
+        {"match": [down], "terminal": True, "handle": [answer(*UNREACHABLE)]},
+        {"handle": [plain(0, "{http.error.status_code} {http.error.status_text}\n") | ERROR_STATUS]},
     ]
-
-
-_ERROR_STATUS: Json = {"status_code": "{http.error.status_code}"}
-
-
-def _page(_code: str, headline: str, text: str) -> Json:
-    page = (Path(__file__).parent / "edge_pages" / "page.html").read_text()
-    page = page.replace("@HEADLINE@", html.escape(headline)).replace("@TEXT@", html.escape(text))
-    body = page.replace("{", "\\{").replace("@TITLE@", "{http.vars.ocore_title}")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    return _later("text/html; charset=utf-8", body, {"Content-Security-Policy": [policy]})
-
-
-def _json(code: str, headline: str, text: str) -> Json:
-    answer = {"error": code, "message": f"{headline}. {text}", "retry_after": RETRY_AFTER}
-    return _later("application/json", json.dumps(answer).replace("{", "\\{"), {})
-
-
-def _later(content_type: str, body: str, headers: dict[str, list[str]]) -> Json:
-    always = {"Content-Type": [content_type], "Retry-After": [str(RETRY_AFTER)], "Cache-Control": ["no-store"]}
-    return {"handler": "static_response", "headers": always | headers, "body": body} | _ERROR_STATUS
-
-
-def _literal(text: str) -> str:
-    """HTML that Caddy will not take for a placeholder (`{env.…}` would show what the edge knows)."""
-    return text.replace("{", "&#123;").replace("}", "&#125;")

@@ -15,7 +15,7 @@ from deployments.admin.environment_acts import EnvironmentActs
 from deployments.drift import drift
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
-from instances import incidents
+from instances import incidents, maintenance
 from instances.admin import InstanceInline, KnowsOdoo, state_tag
 from instances.models import HealthCheck, Incident, Instance
 from ocore.show import NOTHING, ago, link, tag
@@ -170,6 +170,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "pending_problem": environment.pending.get("problem", ""),
             "health": HealthCheck.objects.filter(environment=environment).first(),
             "instances": environment.instances.all(),
+            "maintenance": maintenance.current(environment),
             "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),

@@ -194,6 +194,27 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """An environment is in maintenance: what the edge says to its clients, at once."""
+
+    key: str
+    text: str = ""
+    until: datetime | None = None
+    """Expected end."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A tester's: with it requests pass maintenance, never a closed door."""
+
+    key: str
+    """Of the environment."""
+    token: str
+    """64 hexadecimal digits."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
 class Answer:
     """What an HTTP request got; `status` 0 when nothing answered, then `body` says why."""
 
@@ -352,8 +373,14 @@ class Edge(Protocol):
 
     def in_flight(self, upstreams: Sequence[Upstream]) -> int: ...
 
+    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass]) -> bool:
+        """These, and no others, hold from now on, without a reload; True when anything had to be changed."""
+
+    def expect(self, key: str, seconds: float) -> None:
+        """About so long the environment's door will stay closed from now on, for those who wait; 0: nobody knows."""
+
     def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
-        """A GET through the edge as a client would; `past_the_door` also while it is closed."""
+        """A GET through the edge as a client would; `past_the_door` also while it is closed or in maintenance."""
 
 
 class Runtime(Protocol):

@@ -529,6 +529,22 @@ class _Edge:
     def in_flight(self, upstreams: Sequence[base.Upstream]) -> int:
         return 0
 
+    def tell(self, notices: Iterable[base.Notice], passes: Iterable[base.Pass]) -> bool:
+        FAULTS.meet("edge.tell")
+        wanted = {
+            "maintenance": {one.key: one.text for one in notices},
+            "passes": sorted([one.key, one.token] for one in passes),
+        }
+        with self._store.open() as state:
+            changed = bool(state.get("notices") != wanted)
+            state["notices"] = wanted
+        return changed
+
+    def expect(self, key: str, seconds: float) -> None:
+        FAULTS.meet("edge.expect", key)
+        with self._store.open() as state:
+            state.setdefault("estimates", {})[key] = seconds
+
     def fetch(self, host: str, path: str, *, past_the_door: bool = False, timeout: float = 10) -> Answer:
         with self._store.open() as state:
             name = self._serving(state, host, past_the_door)
@@ -537,22 +553,26 @@ class _Edge:
                 return given
         return Answer(200, '{"status": "pass"}', 0.01) if name else Answer(503, "Nothing serves this name.")
 
-    def _serving(self, state: State, host: str, past_the_door: bool) -> str:
+    def _serving(self, state: State, host: str, past_the_door: bool, token: str = "") -> str:
         """Name of the running container that a request to the host reaches."""
         if not _runs(state, "simulated-edge"):
             return ""
+        told = state.get("notices") or {"maintenance": {}, "passes": []}
         for route in state["routes"]:
-            if host in route["hosts"] and (past_the_door or route["key"] in state["doors"]):
+            key = route["key"]
+            kept_out = key in told["maintenance"] and [key, token] not in told["passes"]
+            if host in route["hosts"] and (past_the_door or (key in state["doors"] and not kept_out)):
                 aliases = {upstream["alias"] for upstream in route["upstreams"]}
                 for name, container in state["containers"].items():
                     if container["alias"] in aliases and container["state"] == "running":
                         return str(name)
         return ""
 
-    def write(self, host: str, text: str) -> bool:
-        """A client's write: accepted (True) when it reached a running Odoo, and kept in that Odoo's database."""
+    def write(self, host: str, text: str, token: str = "") -> bool:
+        """A client's write, also one with a tester's pass: accepted (True) when it reached a running Odoo, and kept in
+        that Odoo's database."""
         with self._store.open() as state:
-            name = self._serving(state, host, past_the_door=False)
+            name = self._serving(state, host, past_the_door=False, token=token)
             if not name:
                 return False
             database = state["containers"][name]["database"]
