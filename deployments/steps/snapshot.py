@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import space
+from deployments import estimates, space
 from deployments.models import Snapshot, Step
 from deployments.run import Lost, Run, Stage
 from deployments.steps import planning
@@ -63,7 +63,8 @@ def perform(stage: Stage) -> str:
             Instance.objects.filter(pk=instance.pk).update(state=Instance.State.CREATING)
     run.check()
     old = [instance for instance in run.instances if instance.container]
-    with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
+    beside = [partial(space.require_for_snapshot, run), partial(estimates.announce, run)] if old else []
+    with waiting.beside(*beside):
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
     if not old:
         runtime.edge.close(environment.key)  # an earlier environment of this name may have left it open
