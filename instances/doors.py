@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
-from instances.runtimes.base import EdgeError, Route, Runtime, Upstream
+from instances.runtimes.base import EdgeError, Limits, Route, Runtime, Upstream
 from ocore import waiting
 from ocore.machine.processes import is_dead, own_name
 from projects.inheritance import resolve
@@ -44,7 +44,13 @@ def route(environment: Environment) -> Route:
         hosts=(environment.hostname,),
         upstreams=upstreams(environment),
         title=environment.project.name,
+        limits=_limits(environment),
     )
+
+
+def _limits(environment: Environment) -> Limits:
+    rate, burst = (resolve(environment, name).value for name in ("requests_per_second", "request_burst"))
+    return Limits(requests_per_second=rate, request_burst=burst)
 
 
 def routes(server: Server) -> list[Route]:

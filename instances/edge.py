@@ -20,8 +20,9 @@ import requests
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-from instances import edge_config, edge_files
+from instances import edge_config, edge_files, limiter
 from instances.edge_config import ADMIN, CLOSING_SECONDS, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, STATE
+from instances.edge_limits import SOCKET_FOLDER
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
     Answer,
@@ -203,7 +204,7 @@ class CaddyEdge:
             command=("caddy", "run", "--config", FIRST_CONFIG, "--resume"),
             environment={"XDG_CONFIG_HOME": f"{STATE}/config", "XDG_DATA_HOME": f"{STATE}/data"},
             files=[File(FIRST_CONFIG, json.dumps(first).encode())],
-            volumes={self.name: STATE},
+            volumes={self.name: STATE, limiter.container_name(self.spec): SOCKET_FOLDER},
             network=self.name,
             ports={f"{HTTP_PORT}/tcp": (self.spec.edge_bind, self.spec.edge_port)},
             # The registry's image marks its binary with this capability: without it, it cannot be executed at all.

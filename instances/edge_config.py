@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from instances import edge_maintenance
+from instances import edge_limits, edge_maintenance
 from instances.edge_answers import ERROR_STATUS, FOR_PEOPLE, Json, answer, literal, page, plain
 from instances.runtimes.base import EdgeError, Route, Upstream
 
@@ -76,6 +76,7 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) ->
             "http": {
                 "grace_period": "3s",
                 "servers": {
+                    **edge_limits.servers(),
                     "doors": {
                         "listen": [DOORS],
                         "automatic_https": {"disable": True},
@@ -85,10 +86,10 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) ->
                         "listen": [f":{HTTP_PORT}"],
                         "protocols": ["h1"],
                         "automatic_https": {"disable": True},
-                        "read_header_timeout": "30s",
+                        **edge_limits.TIMEOUTS,
                         "logs": {},
                         "routes": [
-                            {"handle": [_hide_the_server()]},
+                            {"handle": [_hide_the_server(), edge_limits.too_slow()]},
                             *(_environment(route, pass_key, hold_seconds) for route in ordered),
                             {"handle": [plain(404, "Not found\n")]},
                         ],
@@ -156,7 +157,8 @@ def _environment(route: Route, pass_key: str, hold_seconds: float) -> Json:
 
 def _in_front(route: Route, pass_key: str) -> list[Json]:
     """What a request meets before anything of its environment."""
-    return edge_maintenance.in_front(route, state=STATE, pass_key_header=PASS_HEADER, pass_key=pass_key)
+    key = {"pass_key_header": PASS_HEADER, "pass_key": pass_key}
+    return [*edge_limits.in_front(route, **key), *edge_maintenance.in_front(route, state=STATE, **key)]
 
 
 def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:

@@ -125,6 +125,7 @@ class Incident(models.Model):
         ENGINE = "engine", "Docker engine"
         POSTGRES = "postgres", "PostgreSQL"
         EDGE = "edge", "Edge"
+        LIMITER = "limiter", "Limiter"
         INSTANCE = "instance", "Instance"
 
     class Outcome(models.TextChoices):

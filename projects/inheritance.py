@@ -48,6 +48,13 @@ class InstanceOverrides(models.Model):
         validators=[MinValueValidator(256 * 1024**2)],
         help_text="Memory of the container, such as 2G.",
     )
+    cpu_limit = models.FloatField(
+        null=True,
+        blank=True,
+        verbose_name="CPU limit",
+        validators=[validators.validate_cpus],
+        help_text="Processors that the container may use, such as 1.5; 0 for all of the server's.",
+    )
     limit_memory_soft = MemoryField(
         null=True, blank=True, help_text="Odoo: a worker above this ends after its request. Per worker."
     )
@@ -127,6 +134,19 @@ class EnvironmentOverrides(InstanceOverrides):
         help_text="Seconds after which a new version that isn't healthy is taken back.",
     )
 
+    requests_per_second = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(100_000)],
+        help_text="Of one client's address, on average over ten seconds; more gets 429. 0 for no limit.",
+    )
+    request_burst = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(1_000_000)],
+        help_text="Of one client's address within one second.",
+    )
+
     class Meta:
         abstract = True
 
@@ -186,6 +206,8 @@ def display(name: str, value: Any) -> str:
         return "on" if value else "off"
     if isinstance(model_field, MemoryField):
         return format_size(value)
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list):
         return ", ".join(value) or "none"
     if isinstance(value, dict):

@@ -57,6 +57,7 @@ def perform(stage: Stage) -> str:
         raise
     planning.tell(plan, stage.log)
     if planning.may_stay(run, plan):
+        doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
     for instance in run.instances:
         if instance.state == Instance.State.NEW:

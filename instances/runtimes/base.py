@@ -137,6 +137,8 @@ class ContainerSpec:
     """Container port as `8080/tcp` -> (address, port) on the server."""
     labels: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
+    cpus: float = 0
+    """Processors that it may use, at most those that there are; 0: all."""
     pids: int = 512
     capabilities: Sequence[str] = ()
     """All are dropped; these are given back."""
@@ -182,6 +184,16 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one client's address may ask of an environment; 0: not limited."""
+
+    requests_per_second: int = 0
+    """On average over ten seconds."""
+    request_burst: int = 0
+    """At most within one second."""
+
+
+@dataclass(frozen=True)
 class Route:
     """What the edge does for one environment."""
 
@@ -191,6 +203,7 @@ class Route:
     upstreams: tuple[Upstream, ...]
     title: str = ""
     """Shown on the maintenance page."""
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -395,7 +408,7 @@ class Runtime(Protocol):
     network: str
     """Where Odoo meets PostgreSQL."""
     parts: Mapping[str, str]
-    """The server's own containers, those that `prepare` brings up: name -> `postgres` or `edge`."""
+    """The server's own containers, those that `prepare` brings up: name -> `postgres`, `edge` or `limiter`."""
 
     def facts(self) -> ServerFacts: ...
 

@@ -588,7 +588,11 @@ class _Edge:
 class SimulatedRuntime:
     simulated = True
     network = "simulated"
-    parts: Mapping[str, str] = {"simulated-postgres": "postgres", "simulated-edge": "edge"}
+    parts: Mapping[str, str] = {
+        "simulated-postgres": "postgres",
+        "simulated-edge": "edge",
+        "simulated-limiter": "limiter",
+    }
 
     def __init__(self, spec: ServerSpec) -> None:
         self._store = store = _Store(spec.name)

@@ -21,10 +21,12 @@ from projects.inheritance import INSTANCE_SETTINGS, SETTINGS, Effective, display
 GROUPS: dict[str, tuple[str, ...]] = {
     "Odoo": ("odoo_version", "odoo_image", "custom_modules", "update_policy", "pip_packages"),
     "Deployment": ("auto_deploy", "strategy", "health_path", "health_deadline"),
+    "Limits for clients": ("requests_per_second", "request_burst"),
     "Resources": (
         "workers",
         "cron_threads",
         "memory_limit",
+        "cpu_limit",
         "limit_memory_soft",
         "limit_memory_hard",
         "limit_time_cpu",
