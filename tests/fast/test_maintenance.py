@@ -77,7 +77,11 @@ def test_maintenance_keeps_clients_out_at_once_and_lets_the_portals_own_look_pas
 def test_a_deployment_meanwhile_goes_through_and_does_not_lift_it(live: Environment, deploy: Any) -> None:
     maintenance.begin(live, "ada")
     keep_out.tell(live)
-    assert deploy(forced=True).live
+    deployment = deploy(forced=True)
+    assert deployment.live
+    complete = deployment.steps.get(kind="complete")
+    assert complete.outcome == f"Live at {live.url}, still in maintenance"
+    assert complete.seconds < 5, "it does not wait for an answer that clients are not to get"
     assert fetched(live) == 503
     assert maintenance.current(live) is not None
 
