@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from instances import edge_limits, edge_maintenance
-from instances.edge_answers import ERROR_STATUS, FOR_PEOPLE, Json, answer, literal, page, plain
+from instances.edge_answers import ERROR_STATUS, FOR_PEOPLE, Json, answer, page
+from instances.edge_answers import literal as _literal
+from instances.edge_answers import plain as _plain
 from instances.runtimes.base import EdgeError, Route, Upstream
 
 HTTP_PORT = 8080
@@ -91,7 +93,7 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float) ->
                         "routes": [
                             {"handle": [_hide_the_server(), edge_limits.too_slow()]},
                             *(_environment(route, pass_key, hold_seconds) for route in ordered),
-                            {"handle": [plain(404, "Not found\n")]},
+                            {"handle": [_plain(404, "Not found\n")]},
                         ],
                         "errors": {"routes": _error_routes()},
                     },
@@ -163,7 +165,7 @@ def _in_front(route: Route, pass_key: str) -> list[Json]:
 
 def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
     """The client's own word about where it comes from is dropped; Caddy then says it to Odoo (X-Forwarded-*)."""
-    facts = {"handler": "vars", "ocore_title": literal(html.escape(route.title)), "ocore_door": route.key}
+    facts = {"handler": "vars", "ocore_title": _literal(html.escape(route.title)), "ocore_door": route.key}
     if not route.upstreams:
         return [{"handle": [facts, {"handler": "error", "status_code": 503}]}]
     limit = {"handler": "request_body", "max_size": MAX_BODY_BYTES}
@@ -174,7 +176,7 @@ def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
             # One folder further down is the same page under a language's prefix.
             "match": [{"path": ["/web/database*", "/*/web/database", "/*/web/database/*"]}],
             "terminal": True,
-            "handle": [plain(404, "Not found\n")],
+            "handle": [_plain(404, "Not found\n")],
         },
         {
             "match": [{"header": {PASS_HEADER: [pass_key]}}],
@@ -279,5 +281,5 @@ def _error_routes() -> list[Json]:
         {"match": [closed], "terminal": True, "handle": updating(*UPDATING, state=STATE, people=False)},
         {"match": [down | FOR_PEOPLE], "terminal": True, "handle": [page(*UNREACHABLE)]},
         {"match": [down], "terminal": True, "handle": [answer(*UNREACHABLE)]},
-        {"handle": [plain(0, "{http.error.status_code} {http.error.status_text}\n") | ERROR_STATUS]},
+        {"handle": [_plain(0, "{http.error.status_code} {http.error.status_text}\n") | ERROR_STATUS]},
     ]
