@@ -15,7 +15,7 @@ from django.utils import timezone
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, UNDERWAY, Status
 from instances import incidents
-from instances.models import Door, HealthCheck, Incident, Instance
+from instances.models import Door, HealthCheck, Incident, Instance, Maintenance
 from projects.models import Environment
 
 MISSED_PROBES = 3
@@ -30,6 +30,7 @@ class State(models.TextChoices):
     UP = "up", "Up"
     DOWN = "down", "Down"
     UPDATING = "updating", "Being updated"
+    MAINTENANCE = "maintenance", "In maintenance"
     STOPPED = "stopped", "Stopped"
     NOT_LIVE = "not_live", "Not live yet"
     UNKNOWN = "unknown", "Not checked lately"
@@ -48,6 +49,8 @@ class Condition:
     """When the door was closed: requests wait since then."""
     check: HealthCheck | None = None
     """The clock's latest look."""
+    maintenance: Maintenance | None = None
+    """A person keeps the clients out, whatever else goes on."""
     incidents: list[Incident] = field(default_factory=list)
     """What is down now of all that it needs, and is being brought back or was given up."""
 
@@ -55,6 +58,8 @@ class Condition:
     def state(self) -> State:
         if self.broken:
             return State.DOWN
+        if self.maintenance:
+            return State.MAINTENANCE
         if self.closed_since:
             return State.UPDATING
         if self.underway:
@@ -117,7 +122,7 @@ def _or_never(moment: datetime | None) -> datetime:
 
 
 def conditions(environments: Iterable[Environment]) -> list[Condition]:
-    """In the given order. Six queries."""
+    """In the given order. Seven queries."""
     found = {environment.pk: Condition(environment) for environment in environments}
     for deployment in _deployments(found):
         condition = found[deployment.environment_id]
@@ -134,6 +139,8 @@ def conditions(environments: Iterable[Environment]) -> list[Condition]:
         found[instance.environment_id].instances.append(instance)
     for door in Door.objects.filter(environment__in=found):
         found[door.environment_id].closed_since = door.closed_at
+    for maintenance in Maintenance.objects.filter(environment__in=found, ended_at=None):
+        found[maintenance.environment_id].maintenance = maintenance
     for check in _latest_checks(found):
         found[check.environment_id].check = check
     for incident in incidents.unended():

@@ -233,6 +233,7 @@ def _restart(instance: Instance, runtime: Runtime) -> State:
         _take_out(instance, runtime)
         runtime.containers.stop(instance.container, STOP_SECONDS)
         return _start(instance, runtime)
+    runtime.edge.expect(environment.key, 0)  # what a deployment has said of itself holds no more
     doors.close(environment, runtime, holder=_holder(instance))
     try:
         runtime.containers.stop(instance.container, STOP_SECONDS)

@@ -8,6 +8,7 @@ from deployments import (
     control,
     dumps,
     edges,
+    keep_out,
     keeper,
     pending,
     pipeline,
@@ -71,6 +72,7 @@ def keep_running() -> None:
 
 def probe_environments() -> None:
     probes.probe_all()
+    keep_out.look_again()
 
 
 def look_at_edges() -> None:

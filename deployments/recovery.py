@@ -6,11 +6,11 @@ from datetime import timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments import control, queues, scaling, schedule
+from deployments import control, keep_out, queues, scaling, schedule
 from deployments.models import Deployment, Snapshot
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
-from instances import doors, incidents
+from instances import doors, incidents, maintenance
 from ocore.machine.processes import is_dead
 from projects.models import Environment
 
@@ -28,6 +28,7 @@ def reconcile() -> None:
     for pk in abandoned():
         queues.enqueue_recovery(pk)
     doors.heal()
+    maintenance.end_what_is_due()
     for pk in undumped():
         queues.enqueue_dump(pk)
     for pk in unremoved():
@@ -38,6 +39,7 @@ def reconcile() -> None:
         queues.enqueue_sweep(pk)
     schedule.hand_out_everywhere()
     control.heal()
+    keep_out.repair()
 
 
 def undumped() -> list[int]:

@@ -23,6 +23,7 @@ from deployments.condition import Condition, State, conditions
 from deployments.models import Deployment, Step
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from deployments.uptime import Day, days_of, percent
+from instances.models import Maintenance
 from projects.domains import of_environments
 from projects.models import Environment, Project
 
@@ -132,7 +133,7 @@ def _answer(
 
 
 def shown(project: Project) -> list[Shown]:
-    """Production first. Nine queries, however many there are."""
+    """Production first. Ten queries, however many there are."""
     rows = Environment.objects.filter(project=project, public=True, removing_since=None)
     kinds = list(Environment.Kind.values)
     environments = sorted(
@@ -165,6 +166,8 @@ def _sentence(one: Condition) -> str:
     """What the state means for somebody who wants to work now."""
     if one.broken:
         return "Something went wrong. We have been told and are looking after it."
+    if one.maintenance and one.state == State.MAINTENANCE:
+        return _maintenance(one.maintenance)
     if one.state == State.UPDATING and not one.live:
         return "It is being set up for the first time."
     if one.state == State.UPDATING and not one.closed_since and one.underway:
@@ -179,9 +182,19 @@ def _sentence(one: Condition) -> str:
     }[one.state]
 
 
+def _maintenance(row: Maintenance) -> str:
+    """What clients read on the page that they get instead."""
+    text = " ".join(row.text.split()) or "It is being looked after."
+    return f"{text} Expected to be back by {row.until:%-d %B %Y, %H:%M} UTC." if row.until else text
+
+
 def _reachable(one: Condition) -> bool:
     """Whether it makes sense to offer the way to it."""
-    return bool(one.live) and one.state not in (State.DOWN, State.STOPPED) and not one.environment.server.simulated
+    return (
+        bool(one.live)
+        and one.state not in (State.DOWN, State.STOPPED, State.MAINTENANCE)
+        and not one.environment.server.simulated
+    )
 
 
 def _summary(environments: list[Shown]) -> tuple[str, str]:
@@ -191,6 +204,8 @@ def _summary(environments: list[Shown]) -> tuple[str, str]:
         return "Not everything works at the moment", State.DOWN
     if State.UPDATING in states:
         return "An update is underway", State.UPDATING
+    if State.MAINTENANCE in states:
+        return "Maintenance is underway", State.MAINTENANCE
     if states == {State.UP}:
         return "Everything works", State.UP
     if State.UP in states:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from instances.entries import entry_of
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
-from instances.runtimes.base import Colour, EdgeError, Route, Runtime, Upstream
+from instances.runtimes.base import Colour, EdgeError, Limits, Route, Runtime, Upstream
 from ocore import waiting
 from ocore.machine.processes import is_dead, own_name
 from projects.inheritance import resolve
@@ -58,7 +58,13 @@ def route(environment: Environment) -> Route:
         upstreams=upstreams(environment),
         title=environment.project.name,
         entry=entry,
+        limits=_limits(environment),
     )
+
+
+def _limits(environment: Environment) -> Limits:
+    rate, burst = (resolve(environment, name).value for name in ("requests_per_second", "request_burst"))
+    return Limits(requests_per_second=rate, request_burst=burst)
 
 
 def routes(server: Server) -> list[Route]:

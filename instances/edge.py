@@ -21,9 +21,10 @@ import requests
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-from instances import edge_config
+from instances import edge_config, edge_files, limiter
 from instances.edge_access import LOOK_HEADER, look_key
 from instances.edge_config import ADMIN, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, SIDES_FOLDER, STATE
+from instances.edge_limits import SOCKET_FOLDER
 from instances.edge_tls import HTTPS_PORT, roots_name
 from instances.runtimes.base import (
     NAMESPACE_LABEL,
@@ -36,6 +37,8 @@ from instances.runtimes.base import (
     File,
     Images,
     Log,
+    Notice,
+    Pass,
     Route,
     RunFailed,
     ServerSpec,
@@ -217,6 +220,18 @@ class CaddyEdge:
         )
         return self._number(done)
 
+    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass]) -> bool:
+        """These, and no others, hold from now on, without a reload; True when anything had to be changed."""
+        packed = edge_files.pack(notices, passes)
+        environment = {"OCORE_NOTICES": packed.content}
+        done = self._script(edge_files.TELL, packed.digest, environment=environment, what="take its notices")
+        return done.output.strip() != "same"
+
+    def expect(self, key: str, seconds: float) -> None:
+        """About so long the door will stay closed from now on, by the edge's own clock; 0: nobody knows."""
+        what = f"be told how long {key} will take"
+        self._script(edge_files.EXPECT, _key(key), str(round(seconds)), what=what)
+
     def fetch(self, host: str, path: str, *, past_the_door: Colour | None = None, timeout: float = 10) -> Answer:
         """A GET through the edge as a browser would, but past all that keeps people out or sends them elsewhere;
         follows no redirect, keeps 4 KB of the body."""
@@ -240,7 +255,7 @@ class CaddyEdge:
             command=("sh", "-c", RUN),
             environment={"XDG_CONFIG_HOME": f"{STATE}/config", "XDG_DATA_HOME": f"{STATE}/data"},
             files=[File(FIRST_CONFIG, json.dumps(first).encode())],
-            volumes={self.name: STATE},
+            volumes={self.name: STATE, limiter.container_name(self.spec): SOCKET_FOLDER},
             network=self.name,
             ports=ports,
             # The registry's image marks its binary with this capability: without it, it cannot be executed at all.
@@ -308,6 +323,12 @@ def _doors(upstreams: Sequence[Upstream]) -> str:
     for upstream in upstreams:
         edge_config.check_alias(upstream.alias)
     return " ".join(upstream.alias for upstream in upstreams)
+
+
+def _key(key: str) -> str:
+    if not edge_config.KEY.fullmatch(key):
+        raise EdgeError(f"“{key}” cannot name an environment.", advice="Use letters, digits and dashes.")
+    return key
 
 
 def _named(upstreams: Sequence[Upstream]) -> str:

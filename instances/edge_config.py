@@ -11,13 +11,12 @@ import html
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from instances import edge_access, edge_tls
+from instances import edge_access, edge_limits, edge_maintenance, edge_tls
+from instances.edge_access import LOOK_HEADER, look_key
+from instances.edge_answers import FOR_PEOPLE, Json, answer, literal, page, plain
 from instances.runtimes.base import Colour, EdgeError, Entrance, Route, Upstream
-
-Json = dict[str, Any]
 
 HTTP_PORT = 8080
 """On which the edge listens inside its container."""
@@ -37,8 +36,6 @@ MAX_BODY_BYTES = 4 * 1024**3
 """Whatever an environment's own limit says."""
 BUFFER_BYTES = 256 * 1024
 """Of each request's body, kept in the edge's memory while it is held."""
-RETRY_AFTER = 5
-"""Seconds, as the pages tell clients."""
 PLAIN = Entrance()
 
 EVENTS: list[Json] = [{"path": ["/websocket", "/websocket/*", "/longpolling/*"]}]
@@ -91,15 +88,16 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float, en
                 **edge_tls.ports(entrance, HTTP_PORT),
                 "grace_period": "3s",
                 "servers": {
+                    **edge_limits.servers(),
                     "edge": {
                         **edge_tls.listening(entrance, HTTP_PORT),
                         "automatic_https": {"disable": True},
-                        "read_header_timeout": "30s",
+                        **edge_limits.TIMEOUTS,
                         "logs": {},
                         "routes": [
-                            {"handle": [_hide_the_server()]},
+                            {"handle": [_hide_the_server(), edge_limits.too_slow()]},
                             *(_environment(route, pass_key, hold_seconds, entrance) for route in ordered),
-                            {"handle": [_plain(404, "Not found\n")]},
+                            {"handle": [plain(404, "Not found\n")]},
                         ],
                         "errors": {"routes": [*_closed_routes(), *_error_routes()]},
                     },
@@ -193,7 +191,7 @@ def _log() -> Json:
     Odoo's links carry tokens there."""
     secret: Json = {
         f"request>headers>{name}": {"filter": "delete"}
-        for name in (PASS_HEADER, edge_access.LOOK_HEADER, "Cookie", "Authorization")
+        for name in (PASS_HEADER, LOOK_HEADER, "Cookie", "Authorization")
     }
     secret["request>uri"] = {"filter": "regexp", "regexp": "\\?.*", "value": "?..."}
     return {
@@ -207,21 +205,20 @@ def _hide_the_server() -> Json:
     return {"handler": "headers", "response": {"deferred": True, "delete": ["Server", "Via"]}}
 
 
-def _plain(status: int | str, body: str) -> Json:
-    return {
-        "handler": "static_response",
-        "status_code": status,
-        "headers": {"Content-Type": ["text/plain; charset=utf-8"]},
-        "body": body,
-    }
-
-
 def _environment(route: Route, pass_key: str, hold_seconds: float, entrance: Entrance) -> Json:
-    inside = edge_access.told_the_client(_inside(route, pass_key, hold_seconds), entrance)
+    """In this order: what costs least to refuse comes first."""
+    look = {LOOK_HEADER: [look_key(pass_key)]}
+    passes = {PASS_HEADER: [pass_value(pass_key, colour) for colour in Colour]}
+    routes = [
+        *edge_limits.in_front(route, except_for=look),
+        *edge_access.front(route, pass_key, entrance),
+        *edge_maintenance.in_front(route, state=STATE, except_for=passes),
+        *edge_access.told_the_client(_inside(route, pass_key, hold_seconds), entrance),
+    ]
     return {
         "match": [{"host": sorted(route.hosts)}],
         "terminal": True,
-        "handle": [{"handler": "subroute", "routes": [*edge_access.front(route, pass_key, entrance), *inside]}],
+        "handle": [{"handler": "subroute", "routes": routes}],
     }
 
 
@@ -237,7 +234,7 @@ def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
             # One folder further down is the same page under a language's prefix.
             "match": [{"path": ["/web/database*", "/*/web/database", "/*/web/database/*"]}],
             "terminal": True,
-            "handle": [_plain(404, "Not found\n")],
+            "handle": [plain(404, "Not found\n")],
         },
         *(
             {
@@ -270,7 +267,8 @@ def pass_value(pass_key: str, colour: Colour) -> str:
 def _facts(route: Route) -> Json:
     """What the pages for errors show, and by which door they tell an update."""
     door = route.upstreams[0].alias if route.upstreams else route.key
-    return {"handler": "vars", "ocore_title": _literal(html.escape(route.title)), "ocore_door": door}
+    title = literal(html.escape(route.title))
+    return {"handler": "vars", "ocore_title": title, "ocore_door": door, "ocore_key": route.key}
 
 
 def _drop(headers: Sequence[str]) -> Json:
@@ -359,49 +357,24 @@ def _milliseconds(seconds: float) -> str:
 
 def _closed_routes() -> list[Json]:
     """What doesn't get through its door is answered by whether there is one."""
-    page = {"header": {"Accept": ["*text/html*"]}}
+    updating = edge_maintenance.updating
     closed = {"not": [{"file": {"root": DOORS_FOLDER, "try_files": ["/{http.vars.ocore_door}"]}}]} | {
         "vars": {"{http.error.status_code}": ["502", "503"]}
     }
+    people = [_hide_the_server(), *updating(*UPDATING, state=STATE, people=True)]
+    programs = [_hide_the_server(), *updating(*UPDATING, state=STATE, people=False)]
     return [
-        {"match": [closed | page], "terminal": True, "handle": [_hide_the_server(), _page(503, *UPDATING)]},
-        {"match": [closed], "terminal": True, "handle": [_hide_the_server(), _json(503, *UPDATING)]},
+        {"match": [closed | FOR_PEOPLE], "terminal": True, "handle": people},
+        {"match": [closed], "terminal": True, "handle": programs},
     ]
 
 
 def _error_routes() -> list[Json]:
     """An Odoo that is down or overrun."""
     down = {"vars": {"{http.error.status_code}": ["502", "503", "504"]}}
-    page = {"header": {"Accept": ["*text/html*"]}}
     return [
         {"handle": [_hide_the_server()]},
-        {"match": [down | page], "terminal": True, "handle": [_page(ERROR_STATUS, *UNREACHABLE)]},
-        {"match": [down], "terminal": True, "handle": [_json(ERROR_STATUS, *UNREACHABLE)]},
-        {"handle": [_plain(ERROR_STATUS, "{http.error.status_code} {http.error.status_text}\n")]},
+        {"match": [down | FOR_PEOPLE], "terminal": True, "handle": [page(*UNREACHABLE)]},
+        {"match": [down], "terminal": True, "handle": [answer(*UNREACHABLE)]},
+        {"handle": [plain("{http.error.status_code}", "{http.error.status_code} {http.error.status_text}\n")]},
     ]
-
-
-ERROR_STATUS = "{http.error.status_code}"
-
-
-def _page(status: int | str, _code: str, headline: str, text: str) -> Json:
-    page = (Path(__file__).parent / "edge_pages" / "page.html").read_text()
-    page = page.replace("@HEADLINE@", html.escape(headline)).replace("@TEXT@", html.escape(text))
-    body = page.replace("{", "\\{").replace("@TITLE@", "{http.vars.ocore_title}")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    return _later(status, "text/html; charset=utf-8", body, {"Content-Security-Policy": [policy]})
-
-
-def _json(status: int | str, code: str, headline: str, text: str) -> Json:
-    answer = {"error": code, "message": f"{headline}. {text}", "retry_after": RETRY_AFTER}
-    return _later(status, "application/json", json.dumps(answer).replace("{", "\\{"), {})
-
-
-def _later(status: int | str, content_type: str, body: str, headers: dict[str, list[str]]) -> Json:
-    always = {"Content-Type": [content_type], "Retry-After": [str(RETRY_AFTER)], "Cache-Control": ["no-store"]}
-    return {"handler": "static_response", "status_code": status, "headers": always | headers, "body": body}
-
-
-def _literal(text: str) -> str:
-    """HTML that Caddy will not take for a placeholder (`{env.…}` would show what the edge knows)."""
-    return text.replace("{", "&#123;").replace("}", "&#125;")

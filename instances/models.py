@@ -179,6 +179,7 @@ class Incident(models.Model):
         ENGINE = "engine", "Docker engine"
         POSTGRES = "postgres", "PostgreSQL"
         EDGE = "edge", "Edge"
+        LIMITER = "limiter", "Limiter"
         INSTANCE = "instance", "Instance"
 
     class Outcome(models.TextChoices):
@@ -239,3 +240,69 @@ class Incident(models.Model):
     def given_up(self) -> bool:
         """Still, and nobody has made it good."""
         return self.outcome == self.Outcome.GIVEN_UP and self.ended_at is None
+
+
+class Maintenance(models.Model):
+    """A time for which a person keeps an environment's clients out, with a page that says so. Kept for the record."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="maintenances")
+    text = models.TextField(blank=True, max_length=500)
+    """What clients read; empty: the usual sentence."""
+    until = models.DateTimeField(null=True, blank=True)
+    """When the clock ends it; None: a person does."""
+    began_at = models.DateTimeField()
+    began_by = models.CharField(max_length=150)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    ended_by = models.CharField(max_length=150, blank=True)
+    """Empty where the clock did."""
+
+    class Meta:
+        ordering = ["-began_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment"], condition=Q(ended_at=None), name="maintenance_one_at_a_time_per_environment"
+            ),
+            models.CheckConstraint(
+                condition=Q(until=None) | Q(until__gt=models.F("began_at")), name="maintenance_ends_after_it_began"
+            ),
+        ]
+        permissions = [("set_maintenance", "Can put an environment into maintenance, and end it")]
+
+    def __str__(self) -> str:
+        return f"Maintenance of {self.environment}"
+
+
+class TesterLink(models.Model):
+    """Lets whoever opens it pass maintenance until it expires or is revoked. The row holds no secret: the link is its
+    signature (`instances/testers.py`)."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="tester_links")
+    for_whom = models.CharField(max_length=150)
+    nonce = models.CharField(max_length=64, unique=True, editable=False)
+    made_at = models.DateTimeField()
+    made_by = models.CharField(max_length=150)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ["-made_at", "-pk"]
+        permissions = [("manage_tester_links", "Can let testers past maintenance, and revoke that")]
+
+    def __str__(self) -> str:
+        return f"Tester's link for {self.for_whom} to {self.environment}"
+
+    @property
+    def valid(self) -> bool:
+        return self.revoked_at is None and self.expires_at > timezone.now()
+
+
+class EdgeNotices(models.Model):
+    """What a server's edge was told last of maintenance and testers: where the rows say something else by now, the
+    clock tells it anew."""
+
+    server = models.OneToOneField(Server, on_delete=models.CASCADE, related_name="edge_notices")
+    digest = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"Notices of {self.server}"

@@ -9,7 +9,7 @@ from ocore.machine.progress import Progress
 def base_images() -> list[str]:
     """The references of all that a deployment of the default Odoo version stands on, the quickest to get first."""
     odoo = settings.OCORE_ODOO_IMAGE.format(version=settings.OCORE_DEFAULTS["odoo_version"])
-    return [settings.OCORE_EDGE_IMAGE, settings.OCORE_POSTGRES_IMAGE, odoo]
+    return [settings.OCORE_EDGE_IMAGE, settings.OCORE_LIMITER_IMAGE, settings.OCORE_POSTGRES_IMAGE, odoo]
 
 
 def prepare_base_images(runtime: Runtime, progress: Progress) -> None:

@@ -116,6 +116,7 @@ def _spec(
         network=runtime.network,
         labels=labels(environment, **extra_labels),
         memory_bytes=values["memory_limit"],
+        cpus=values.get("cpu_limit", 0),  # what was frozen before there was such a limit has none
         pids=ODOO_PIDS,
         restart=restart,
         stop_seconds=STOP_SECONDS,

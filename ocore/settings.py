@@ -210,6 +210,7 @@ OCORE_NAMESPACE = env("OCORE_NAMESPACE", default="ocore")
 OCORE_ODOO_IMAGE = env("OCORE_ODOO_IMAGE", default="odoo:{version}")
 OCORE_POSTGRES_IMAGE = env("OCORE_POSTGRES_IMAGE", default="postgres:17")
 OCORE_EDGE_IMAGE = env("OCORE_EDGE_IMAGE", default="caddy:2.11")
+OCORE_LIMITER_IMAGE = env("OCORE_LIMITER_IMAGE", default="haproxy:3.2")
 # Seconds to wait for a registry before a base image is built from Debian's packages instead.
 OCORE_REGISTRY_TIMEOUT = env.int("OCORE_REGISTRY_TIMEOUT", default=20)
 # The edge of "this machine" listens here, and environments are named below this domain.
@@ -283,6 +284,7 @@ OCORE_DEFAULTS: dict[str, Any] = {
     "workers": 0,  # threaded, as Odoo's own default; 150 MB instead of 280 MB
     "cron_threads": 1,
     "memory_limit": 2 * 1024**3,
+    "cpu_limit": 0.0,  # none: where processors are short, Docker shares them out evenly
     "limit_memory_soft": 1536 * 1024**2,
     "limit_memory_hard": 1792 * 1024**2,
     "limit_time_cpu": 600,
@@ -299,6 +301,8 @@ OCORE_DEFAULTS: dict[str, Any] = {
     "https_only": True,
     "hsts_seconds": 30 * 24 * 3600,
     "redirect_generated_name": False,
+    "requests_per_second": 100,  # an office behind one address; Odoo's first page alone takes some 30
+    "request_burst": 300,
 }
 
 LOGGING: dict[str, Any] = {

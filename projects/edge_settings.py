@@ -117,6 +117,18 @@ class EdgeOverrides(models.Model):
         blank=True,
         help_text="Whether the name below the server's domain leads to the primary domain, where there is one.",
     )
+    requests_per_second = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(100_000)],
+        help_text="Of one client's address, on average over ten seconds; more gets 429. 0 for no limit.",
+    )
+    request_burst = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(1_000_000)],
+        help_text="Of one client's address within one second.",
+    )
 
     class Meta:
         abstract = True

@@ -51,6 +51,13 @@ class InstanceOverrides(models.Model):
         validators=[MinValueValidator(256 * 1024**2)],
         help_text="Memory of the container, such as 2G.",
     )
+    cpu_limit = models.FloatField(
+        null=True,
+        blank=True,
+        verbose_name="CPU limit",
+        validators=[validators.validate_cpus],
+        help_text="Processors that the container may use, such as 1.5; 0 for all of the server's.",
+    )
     limit_memory_soft = MemoryField(
         null=True, blank=True, help_text="Odoo: a worker above this ends after its request. Per worker."
     )
@@ -209,6 +216,8 @@ def display(name: str, value: Any) -> str:
         return "on" if value else "off"
     if isinstance(model_field, MemoryField):
         return format_size(value)
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list):
         return ", ".join(value) or "none"
     if isinstance(value, dict):

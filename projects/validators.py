@@ -249,3 +249,8 @@ def unprintable(character: str) -> bool:
 def printable(text: str) -> str:
     """Fit to be repeated in a message, whatever somebody sent."""
     return "".join("�" if unprintable(character) else character for character in text[:100])
+
+
+def validate_cpus(value: float) -> None:
+    if not (value == 0 or 0.1 <= value <= 512):
+        raise ValidationError("That is no number of processors: 0 for all, or from 0.1 to 512.")

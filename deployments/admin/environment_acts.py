@@ -10,11 +10,12 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
 from deployments import queues, removal, scaling, services
+from deployments.admin.keep_out import KeepOutActs
 from deployments.admin.who import who
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.states import Trigger
-from ocore.admin_acts import Act, ActsOnObjects
+from ocore.admin_acts import Act
 from ocore.viewer import may_see
 from projects.models import Environment
 
@@ -31,8 +32,9 @@ def _to(deployment: Deployment) -> HttpResponse | None:
     return HttpResponseRedirect(deployment.get_absolute_url()) if may_see(Deployment) else None
 
 
-class EnvironmentActs(ActsOnObjects):
+class EnvironmentActs(KeepOutActs):
     acts = [
+        *KeepOutActs.acts,
         Act("deploy", "deployments.deploy_environment"),
         ROLL_BACK,
         Act("scale", "instances.scale_environment"),

@@ -15,7 +15,7 @@ from deployments.admin.environment_acts import EnvironmentActs
 from deployments.drift import drift
 from deployments.models import Deployment
 from deployments.states import ACTIVE, FAILURES, Status
-from instances import incidents
+from instances import incidents, maintenance
 from instances.admin import InstanceInline, KnowsOdoo, state_tag
 from instances.models import Certificate, HealthCheck, Incident, Instance
 from ocore.show import NOTHING, ago, link, tag
@@ -177,6 +177,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "wanted_instances": environment.scale_to or len(environment.instances.all()),
             "most_instances": scaling.MOST,
             "certificates": environment.certificates.all() if may_see(Certificate) else [],
+            "maintenance": maintenance.current(environment),
             "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),

@@ -1,4 +1,4 @@
-"""What a server itself needs before its instances can run: PostgreSQL and the edge."""
+"""What a server itself needs before its instances can run: PostgreSQL, the edge, and the limiter of requests."""
 
 import logging
 
@@ -8,16 +8,18 @@ from deployments.looks import Seen
 from deployments.services import NotPossible
 from instances import incidents
 from instances.models import Incident
-from instances.runtimes.base import Runtime
+from instances.runtimes.base import RunFailed, Runtime
 from ocore.errors import ExpectedError
 from projects.models import Server
 
 logger = logging.getLogger(__name__)
+DISPENSABLE = frozenset({Incident.Part.LIMITER})
+"""Without these an Odoo serves as before."""
 READ_PART = "docs/operations.md, “What should run”, has the usual reasons. When it runs again, this ends by itself."
 
 
 def keep_parts(server: Server, runtime: Runtime, seen: Seen, known: dict[str, Incident]) -> bool:
-    """PostgreSQL and the edge, as far as the server has them; False while instances can't do without."""
+    """PostgreSQL, the edge and its limiter, as far as the server has them; False while instances can't do without."""
     well = True
     for name, kind in runtime.parts.items():
         part, found = Incident.Part(kind), seen.get(name)
@@ -28,7 +30,8 @@ def keep_parts(server: Server, runtime: Runtime, seen: Seen, known: dict[str, In
         if found:
             incident = incidents.ended_by_itself(part, server, found, incident)
         if incident is not None:
-            well = _bring_part_back(incident, runtime, name, running=not down) and well
+            runs = _bring_part_back(incident, runtime, name, running=not down)
+            well = well and (runs or part in DISPENSABLE)
     return well
 
 
@@ -54,6 +57,10 @@ def _bring_part_back(incident: Incident, runtime: Runtime, name: str, *, running
         return True
     except ExpectedError as error:
         incidents.failed(incident, error)
+        return False
+    found = runtime.containers.find(name)
+    if sight.down(name, found):  # what nothing waits for may have failed unheard
+        incidents.failed(incident, RunFailed(sight.down(name, found), detail=repairs.last_lines(runtime, found)))
         return False
     incidents.end(incident)
     return True

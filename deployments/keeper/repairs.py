@@ -11,7 +11,7 @@ from deployments.fence import fenced
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.steps.base import DataLost
-from instances import doors
+from instances import doors, notices
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes.base import Colour, Container, ContainerSpec, ImageMissing, Log, RunFailed, Runtime
@@ -112,6 +112,7 @@ def bring_parts_up(server: Server, runtime: Runtime, log: Log = logger.info) -> 
     where a door is left to whoever is at work there: it is to be looked at again."""
     runtime.prepare(log)
     doors.ensure_routes(server, runtime, log, seconds=ROUTES_SECONDS)
+    notices.ensure(server, runtime)
     _open_doors(server, runtime)
 
 

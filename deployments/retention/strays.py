@@ -153,7 +153,7 @@ def _template(scene: Scene, thing: _Made, name: str, *, draft: bool, wanted: set
 
 def volumes(scene: Scene) -> Iterator[Thing]:
     own = {environment.volume: environment for environment in scene.environments}
-    ours = {f"{settings.OCORE_NAMESPACE}-{name}" for name in ("edge", "postgres")}
+    ours = {f"{settings.OCORE_NAMESPACE}-{name}" for name in ("edge", "limiter", "postgres")}
     for name in scene.runtime.filestores.volumes():
         thing = _Made(scene, Kind.VOLUME, name)
         remove = lambda name=name: scene.runtime.filestores.remove(name)  # noqa: E731
@@ -169,7 +169,7 @@ def containers(scene: Scene) -> Iterator[Thing]:
     by_key = {environment.key: environment for environment in scene.environments}
     rows = Instance.objects.filter(environment__in=scene.environments).exclude(container="")
     serving = {instance.container: str(instance) for instance in rows.select_related("environment__project")}
-    ours = {f"{settings.OCORE_NAMESPACE}-{name}" for name in ("edge", "postgres", "pgtools")}
+    ours = {f"{settings.OCORE_NAMESPACE}-{name}" for name in ("edge", "limiter", "postgres", "pgtools")}
     for container in scene.containers:
         thing = _Made(scene, Kind.CONTAINER, container.name)
         key = container.labels.get("io.ocore.environment", "")

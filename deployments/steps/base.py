@@ -3,6 +3,9 @@
 from deployments.models import Deployment
 from ocore.errors import ExpectedError
 
+NO_UPDATE = "No module needed an update"
+"""Outcome of the step that deploys."""
+
 
 class Nothing(ExpectedError):
     """This step has nothing to do, and that is fine; the message says why."""

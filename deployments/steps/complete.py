@@ -18,7 +18,7 @@ from deployments.run import Lost, Run, Stage
 from deployments.states import Status, StepKind, StepStatus, Way
 from deployments.steps import gentle
 from deployments.steps.health_check import serving_containers
-from instances import doors
+from instances import doors, maintenance
 from instances.models import Instance
 from instances.runtimes.base import Colour, ServerUnreachable
 from ocore import waiting
@@ -70,13 +70,16 @@ def _record(run: Run) -> None:
 
 
 def _look_from_outside(run: Run) -> str:
-    """As a client, through the open door. What it sees is told; it no longer changes what is live."""
+    """As a client, through the open door; where a person keeps the clients out, past that. What it sees is told; it no
+    longer changes what is live."""
     path = run.config.environment["health_path"]
     deadline = time.monotonic() + EDGE_SECONDS
     while True:
-        answer = run.runtime.edge.fetch(run.environment.hostname, path)
+        kept_out = maintenance.current(run.environment) is not None
+        colour = Colour(run.instances[0].colour) if kept_out else None
+        answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=colour)
         if answer.ok:
-            return f"Live at {run.environment.url}"
+            return f"Live at {run.environment.url}{', still in maintenance' if kept_out else ''}"
         if time.monotonic() > deadline:
             seen = answer.status or "nothing"
             return f"Live, but from outside {run.environment.url}{path} answers {seen}: look at the edge."

@@ -10,7 +10,7 @@ from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
 from deployments.states import GENTLE, StepKind, Way
 from deployments.steps import gentle, planning
-from deployments.steps.base import Nothing, Refused, UpdateFailed
+from deployments.steps.base import NO_UPDATE, Nothing, Refused, UpdateFailed
 from deployments.steps.snapshot import put_back, verify
 from instances import doors, templates
 from instances.odoo import queries, verdict
@@ -59,7 +59,7 @@ def _outcome(plan: Plan) -> str:
         return "All modules updated"
     parts = [f"installed {', '.join(plan.install)}"] if plan.install else []
     parts += [f"updated {', '.join(plan.update)}"] if plan.update else []
-    return "; ".join(parts).capitalize() or "No module needed an update"
+    return "; ".join(parts).capitalize() or NO_UPDATE
 
 
 def _create_database(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import space, ways
+from deployments import estimates, space, ways
 from deployments.models import Snapshot, Step
 from deployments.run import Lost, Run, Stage
 from deployments.states import GENTLE, Way
@@ -61,6 +61,7 @@ def perform(stage: Stage) -> str:
     run.save(way=way, way_because=because)
     stage.log(f"{way.label}. {because}")
     if way == Way.STAYS:
+        doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
     _take_in(run)
     run.check()
@@ -68,7 +69,8 @@ def perform(stage: Stage) -> str:
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
         raise Nothing("The database is not changed, and clients go on writing: there is nothing to keep.")
     old = [instance for instance in run.instances if instance.container]
-    with waiting.beside(*([partial(space.require_for_snapshot, run)] if old else [])):
+    beside = [partial(space.require_for_snapshot, run), partial(estimates.announce, run)] if old else []
+    with waiting.beside(*beside):
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
     if not old:
         runtime.edge.close(doors.upstreams(environment))  # an earlier environment of this name may have left it open

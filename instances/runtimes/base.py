@@ -159,6 +159,8 @@ class ContainerSpec:
     """Container port as `8080/tcp` -> (address, port) on the server."""
     labels: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
+    cpus: float = 0
+    """Processors that it may use, at most those that there are; 0: all."""
     pids: int = 512
     capabilities: Sequence[str] = ()
     """All are dropped; these are given back."""
@@ -256,6 +258,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one client's address may ask of an environment; 0: not limited."""
+
+    requests_per_second: int = 0
+    """On average over ten seconds."""
+    request_burst: int = 0
+    """At most within one second."""
+
+
+@dataclass(frozen=True)
 class Route:
     """What the edge does for one environment."""
 
@@ -266,6 +278,28 @@ class Route:
     title: str = ""
     """Shown on the maintenance page."""
     entry: Entry = Entry()
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An environment is in maintenance: what the edge says to its clients, at once."""
+
+    key: str
+    text: str = ""
+    until: datetime | None = None
+    """Expected end."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A tester's: with it requests pass maintenance, never a closed door."""
+
+    key: str
+    """Of the environment."""
+    token: str
+    """64 hexadecimal digits."""
+    expires_at: datetime
 
 
 @dataclass(frozen=True)
@@ -434,9 +468,15 @@ class Edge(Protocol):
         """Wait up to `seconds` for the requests that the containers of that colour, to which no door leads any more,
         are answering; how many are left. One round trip."""
 
+    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass]) -> bool:
+        """These, and no others, hold from now on, without a reload; True when anything had to be changed."""
+
+    def expect(self, key: str, seconds: float) -> None:
+        """About so long the environment's door will stay closed from now on, for those who wait; 0: nobody knows."""
+
     def fetch(self, host: str, path: str, *, past_the_door: Colour | None = None, timeout: float = 10) -> Answer:
         """A GET through the edge as a client would; past the door, to the containers of a colour, also while it is
-        closed."""
+        closed or in maintenance."""
 
 
 class Runtime(Protocol):
@@ -451,7 +491,7 @@ class Runtime(Protocol):
     network: str
     """Where Odoo meets PostgreSQL."""
     parts: Mapping[str, str]
-    """The server's own containers, those that `prepare` brings up: name -> `postgres` or `edge`."""
+    """The server's own containers, those that `prepare` brings up: name -> `postgres`, `edge` or `limiter`."""
 
     def facts(self) -> ServerFacts: ...
 

@@ -540,6 +540,22 @@ class _Edge:
         FAULTS.meet("edge.drain", *_aliases(upstreams))
         return 0
 
+    def tell(self, notices: Iterable[base.Notice], passes: Iterable[base.Pass]) -> bool:
+        FAULTS.meet("edge.tell")
+        wanted = {
+            "maintenance": {one.key: one.text for one in notices},
+            "passes": sorted([one.key, one.token] for one in passes),
+        }
+        with self._store.open() as state:
+            changed = bool(state.get("notices") != wanted)
+            state["notices"] = wanted
+        return changed
+
+    def expect(self, key: str, seconds: float) -> None:
+        FAULTS.meet("edge.expect", key)
+        with self._store.open() as state:
+            state.setdefault("estimates", {})[key] = seconds
+
     def fetch(self, host: str, path: str, *, past_the_door: base.Colour | None = None, timeout: float = 10) -> Answer:
         with self._store.open() as state:
             name = self._serving(state, host, past_the_door)
@@ -548,16 +564,21 @@ class _Edge:
                 return given
         return Answer(200, '{"status": "pass"}', 0.01) if name else Answer(503, "Nothing serves this name.")
 
-    def _serving(self, state: State, host: str, past_the_door: base.Colour | None) -> str:
+    def _serving(self, state: State, host: str, past_the_door: base.Colour | None, token: str = "") -> str:
         """Name of the running container that a request to the host reaches."""
         if not _runs(state, "simulated-edge"):
             return ""
+        told = state.get("notices") or {"maintenance": {}, "passes": []}
+        key = next((route["key"] for route in state["routes"] if host in route["hosts"]), "")
+        if past_the_door is None and key in told["maintenance"] and [key, token] not in told["passes"]:
+            return ""
         return serving(state, host, past_the_door)
 
-    def write(self, host: str, text: str) -> bool:
-        """A client's write: accepted (True) when it reached a running Odoo, and kept in that Odoo's database."""
+    def write(self, host: str, text: str, token: str = "") -> bool:
+        """A client's write, also one with a tester's pass: accepted (True) when it reached a running Odoo, and kept in
+        that Odoo's database."""
         with self._store.open() as state:
-            name = self._serving(state, host, None)
+            name = self._serving(state, host, None, token)
             if not name:
                 return False
             database = state["containers"][name]["database"]
@@ -593,7 +614,11 @@ def _aliases(upstreams: Sequence[base.Upstream]) -> list[str]:
 class SimulatedRuntime:
     simulated = True
     network = "simulated"
-    parts: Mapping[str, str] = {"simulated-postgres": "postgres", "simulated-edge": "edge"}
+    parts: Mapping[str, str] = {
+        "simulated-postgres": "postgres",
+        "simulated-edge": "edge",
+        "simulated-limiter": "limiter",
+    }
 
     def __init__(self, spec: ServerSpec) -> None:
         self._store = store = _Store(spec.name)

@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "workers",
         "cron_threads",
         "memory_limit",
+        "cpu_limit",
         "limit_memory_soft",
         "limit_memory_hard",
         "limit_time_cpu",

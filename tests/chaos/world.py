@@ -364,7 +364,7 @@ class World:
 
     def _check_leftovers(self, hold: Callable[[object, str], None], *, stopped: bool = False) -> None:
         namespace, outside, environment = settings.OCORE_NAMESPACE, self.outside, self.environment
-        wanted = {f"{namespace}-edge": "running", f"{namespace}-postgres": "running"}
+        wanted = {f"{namespace}-{part}": "running" for part in ("edge", "limiter", "postgres")}
         every = Instance.objects.exclude(container="").values_list("container", flat=True)
         wanted |= dict.fromkeys(every, "exited" if stopped else "running")
         found = outside.containers()
@@ -390,7 +390,7 @@ class World:
 
     def remove_leftovers(self) -> None:
         """After a failure, so that the next is another one."""
-        kept = {f"{settings.OCORE_NAMESPACE}-{part}" for part in ("edge", "postgres")}
+        kept = {f"{settings.OCORE_NAMESPACE}-{part}" for part in ("edge", "limiter", "postgres")}
         kept |= set(Instance.objects.values_list("container", flat=True))
         for name in self.outside.containers().keys() - kept:
             self.outside.api.remove_container(name, force=True)

@@ -849,7 +849,7 @@ def test_status_takes_a_constant_number_of_queries(production: Environment, djan
         factories.deployment(one, live=True, live_at=timezone.now())
         factories.deployment(one, status=Status.RUNNING)
 
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         run("status")
 
 

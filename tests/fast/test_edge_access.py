@@ -55,11 +55,15 @@ def test_roots_of_an_acme_server_are_named_by_their_content() -> None:
 
 
 def test_behind_trusted_proxies_odoo_hears_of_the_client_that_the_edge_has_found_out() -> None:
-    proxies = list(handlers(made(entrance=Entrance(trusted_proxies=("10.0.0.0/8",))), "reverse_proxy"))
-    assert len(proxies) == 3
+    data = made(entrance=Entrance(trusted_proxies=("10.0.0.0/8",)))
+    proxies = list(handlers(data["apps"]["http"]["servers"]["edge"], "reverse_proxy"))
+    assert len(proxies) == 4
     for proxy in proxies:
         assert proxy["headers"]["request"]["set"]["X-Forwarded-For"] == ["{http.vars.client_ip}"]
-    assert not any("headers" in proxy for proxy in handlers(made(), "reverse_proxy"))
+    assert [set(proxy["headers"]["request"]["set"]) for proxy in proxies[-2:]] == [
+        {"X-Ocore-Door", "X-Forwarded-For", "X-Forwarded-Host"}
+    ] * 2, "what the doors need stays"
+    assert "client_ip" not in str(list(handlers(made(), "reverse_proxy")))
 
 
 def test_proxies_are_believed_only_where_they_are_named_and_then_from_the_right() -> None:
@@ -91,7 +95,7 @@ def test_all_that_keeps_people_out_lets_ocores_own_look_pass() -> None:
 
 
 def test_the_look_of_others_never_reaches_odoo() -> None:
-    deleted = [each["request"]["delete"] for each in handlers(made(), "headers") if "request" in each]
+    deleted = [each["request"]["delete"] for each in handlers(made(), "headers") if "delete" in each.get("request", {})]
     assert ["X-Ocore-Look"] in deleted
 
 

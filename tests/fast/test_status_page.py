@@ -470,7 +470,7 @@ def test_the_number_of_queries_is_constant(production: Environment) -> None:
             look(one, hours + 1)
             factories.deployment(one, started_at=at(hours), finished_at=at(hours))
 
-    assert _queries(production.project) == first <= 11
+    assert _queries(production.project) == first <= 12
 
 
 def test_the_condition_of_no_environment_is_no_work() -> None:

@@ -45,7 +45,9 @@ def output_of(engine):
     return run
 
 
-@pytest.mark.parametrize("reference", [ODOO, settings.OCORE_POSTGRES_IMAGE, settings.OCORE_EDGE_IMAGE])
+@pytest.mark.parametrize(
+    "reference", [ODOO, settings.OCORE_POSTGRES_IMAGE, settings.OCORE_EDGE_IMAGE, settings.OCORE_LIMITER_IMAGE]
+)
 def test_an_image_that_is_there_is_taken_at_once_and_labelled_when_it_is_ours(images, said, reference):
     images.ensure_base(reference, said.append)
     said.clear()

@@ -121,7 +121,7 @@ def shared() -> Iterator[Place]:
     def remove_all() -> None:
         for container in containers.list({}):
             containers.remove(container.name)
-        for volume in (edge.name, f"{spec.namespace}-journal"):
+        for volume in (edge.name, f"{spec.namespace}-journal", f"{spec.namespace}-limiter"):
             containers.remove_volume(volume)
         if containers.find_network(edge.name):
             engine.api.remove_network(edge.name)

@@ -15,7 +15,18 @@ from django.conf import settings
 
 from instances.edge import CaddyEdge
 from instances.handshakes import look
-from instances.runtimes.base import ContainerSpec, EdgeError, Entrance, Entry, File, Name, Route, ServerSpec, Upstream
+from instances.runtimes.base import (
+    Colour,
+    ContainerSpec,
+    EdgeError,
+    Entrance,
+    Entry,
+    File,
+    Name,
+    Route,
+    ServerSpec,
+    Upstream,
+)
 from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.images import DockerImages
@@ -45,7 +56,7 @@ class SecurePlace(Place):
         """The route is served behind an open door."""
         self.edge.spec = replace(self.edge.spec, entrance=entrance or Entrance(https_port=self.https))
         self.edge.apply([route])
-        self.edge.open(route.key)
+        self.edge.open(route.upstreams, Colour.BLUE)
         assert self.wait_for_200()
 
     def ask(self, url: str, *, verify: Any = False, **more: Any) -> requests.Response:
@@ -130,7 +141,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecurePlace]:
     made.folder = tmp_path_factory.mktemp("addresses")
     made.https = spec.entrance.https_port
     name = made.stand_in("odoo")
-    containers.join_edge(name, UPSTREAM.alias)
+    containers.join_edge(name, UPSTREAM.name(Colour.BLUE))
     yield made
     remove_all()
 
@@ -232,7 +243,7 @@ def test_further_names_lead_to_the_primary_one(place: SecurePlace) -> None:
             assert (answer.status_code, answer.headers["Location"]) == (308, f"{there}/web?a=1&b=%20")
     assert place.secure("/web").status_code == 200
     assert place.edge.fetch(HOST, "/web/health").ok
-    assert place.edge.fetch(HOST, "/web/health", past_the_door=True).ok
+    assert place.edge.fetch(HOST, "/web/health", past_the_door=Colour.BLUE).ok
 
 
 def address_seen(place: SecurePlace) -> str:
@@ -285,9 +296,9 @@ def test_a_prompt_lets_in_who_knows_the_password_and_tells_odoo_nothing_of_it(pl
     assert let_in.status_code == 200
     assert "authorization" not in headers_seen(let_in)
     assert place.edge.fetch(HOST, "/web/health").ok
-    place.edge.close(ROUTE.key)
-    assert place.edge.fetch(HOST, "/web/health", past_the_door=True).ok
-    place.edge.open(ROUTE.key)
+    place.edge.close(ROUTE.upstreams)
+    assert place.edge.fetch(HOST, "/web/health", past_the_door=Colour.BLUE).ok
+    place.edge.open(ROUTE.upstreams, Colour.BLUE)
 
 
 def test_ocores_own_look_is_not_seen_by_odoo(place: SecurePlace) -> None:

@@ -160,7 +160,7 @@ def die(place: Place, name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DEATHS)
-@pytest.mark.parametrize("what", ["instance", "edge", "postgres"])
+@pytest.mark.parametrize("what", ["instance", "edge", "limiter", "postgres"])
 def test_what_died_serves_again_within_a_minute_and_is_on_record(live: Place, what: str, how: str) -> None:
     name = live.parts[what]
     before = live.api.inspect_container(name)["State"]["StartedAt"]
@@ -187,7 +187,7 @@ def test_everything_at_once_comes_back(live: Place) -> None:
     seconds = live.keep_until_it_serves()
 
     logger.warning("everything: served again after %.1f s", seconds)
-    assert {one.part for one in Incident.objects.all()} == {"instance", "edge", "postgres"}
+    assert {one.part for one in Incident.objects.all()} == {"instance", "edge", "limiter", "postgres"}
 
 
 def test_an_edge_that_lost_its_volume_too_has_its_routes_and_its_open_door_again(live: Place) -> None:

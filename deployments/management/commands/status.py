@@ -13,7 +13,7 @@ from deployments.services import NotPossible
 from deployments.terminal import PortalCommand, find_environment, find_project
 from deployments.workforce import Trouble, trouble
 from instances import incidents
-from instances.models import Incident
+from instances.models import Incident, Maintenance
 from projects.domains import of_environments
 from projects.models import Environment
 
@@ -96,6 +96,7 @@ def _one(one: Condition) -> list[str]:
         ("Since", _moment(one.since)),
         ("By", plain(one.live.requester) if one.live else ""),
         ("Not live", _failure(one)),
+        ("Kept out", _kept_out(one)),
         ("Branch", environment.branch or "none, deployed by hand"),
         ("Server", str(environment.server)),
         ("URL", environment.url),
@@ -128,6 +129,9 @@ def _state(one: Condition) -> str:
         return f"{text}: rollback failed, a person must look"
     if one.given_up and one.state == State.DOWN:
         return f"{text}: given up, a person must look"
+    if one.maintenance and not one.underway:
+        until = f" until {_moment(one.maintenance.until)}" if one.maintenance.until else ""
+        return f"{text}{until}"
     if one.underway:
         text = f"#{one.underway.pk} {one.underway.get_status_display().lower()}"
         return f"{text}, requests wait" if one.closed_since else text
@@ -143,6 +147,16 @@ def _failure(one: Condition) -> str:
     when = _moment(one.failure.finished_at or one.failure.created_at)
     why = plain(one.failure.error).strip().partition("\n")[0]
     return ": ".join(filter(None, (f"{_version(one.failure)} {_lower(one.failure.outcome)}, {when}", why)))
+
+
+def _kept_out(one: Condition) -> str:
+    """By whom, since when and until when clients get the maintenance page."""
+    row = one.maintenance
+    if row is None:
+        return ""
+    until = f"until {_moment(row.until)}" if row.until else "until somebody ends it"
+    text = f": {' '.join(plain(row.text).split())}" if row.text else ""
+    return f"by {plain(row.began_by)} since {_moment(row.began_at)}, {until}{text}"
 
 
 def _lower(words: str) -> str:
@@ -217,6 +231,7 @@ def _as_json(one: Condition, idle: Trouble | None) -> dict[str, Any]:
         "queued": _deployment(one.queued),
         "last_failure": _deployment(one.failure),
         "needs_a_person": one.broken or one.given_up is not None,
+        "maintenance": _maintenance(one.maintenance),
         "server": environment.server.slug,
         "simulated": environment.server.simulated,
         "url": environment.url,
@@ -246,6 +261,17 @@ def _incident(incident: Incident) -> dict[str, Any]:
         "problem": incident.problem,
         "noticed_at": incident.noticed_at.isoformat(),
         "ended_at": incident.ended_at.isoformat() if incident.ended_at else None,
+    }
+
+
+def _maintenance(row: Maintenance | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {
+        "text": row.text,
+        "by": row.began_by,
+        "since": row.began_at.isoformat(),
+        "until": row.until.isoformat() if row.until else None,
     }
 
 

@@ -9,6 +9,7 @@ from django.conf import settings
 from instances.database import PostgresCluster
 from instances.edge import CaddyEdge
 from instances.filestore import VolumeFilestores
+from instances.limiter import Limiter
 from instances.runtimes.base import (
     HOLDER_LABEL,
     Containers,
@@ -21,12 +22,14 @@ from instances.runtimes.base import (
     RunFailed,
     ServerFacts,
     ServerSpec,
+    ServerUnreachable,
 )
 from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.containers import DockerContainers
 from instances.runtimes.docker.images import DockerImages
 from instances.runtimes.docker.inventory import Inventory, everything_of, remove_everything
 from ocore import waiting
+from ocore.errors import ExpectedError
 from ocore.machine import processes
 
 __all__ = ["DockerRuntime", "Engine", "Inventory", "everything_of", "remove_everything"]
@@ -48,7 +51,12 @@ class DockerRuntime:
         self.databases: Databases = self._databases
         self.filestores: Filestores = VolumeFilestores(spec, self._containers)
         self.edge: Edge = self._edge
-        self.parts: Mapping[str, str] = {self._databases.container: "postgres", self._edge.name: "edge"}
+        self._limiter = Limiter(spec, self._containers, self._images)
+        self.parts: Mapping[str, str] = {
+            self._databases.container: "postgres",
+            self._edge.name: "edge",
+            self._limiter.name: "limiter",
+        }
 
     def facts(self) -> ServerFacts:
         with self.engine.translated("tell about itself"):
@@ -84,4 +92,15 @@ class DockerRuntime:
     def prepare(self, log: Log) -> None:
         for network in (self.network, self._containers.edge_network):
             self._containers.ensure_network(network)
-        waiting.together(lambda: self._edge.prepare(log), lambda: self._databases.prepare(log))
+        waiting.together(
+            lambda: self._edge.prepare(log), lambda: self._databases.prepare(log), lambda: self._prepare_limiter(log)
+        )
+
+    def _prepare_limiter(self, log: Log) -> None:
+        """Nothing waits for it, and nothing fails without it: the keeper tells, and tries again."""
+        try:
+            self._limiter.prepare(log)
+        except ServerUnreachable:
+            raise
+        except ExpectedError as error:
+            log(f"Requests are not limited here for now: {error.message} {error.detail}\n")

@@ -66,6 +66,8 @@ def recipe_for(reference: str) -> Recipe | None:
         return Recipe("odoo", {"MAJOR": found[1]})
     if found := re.fullmatch(r"postgres:(\d{2})", reference):
         return Recipe("postgres", {"MAJOR": found[1]})
+    if re.fullmatch(r"haproxy:[23](?:\.\d+){0,2}", reference):
+        return Recipe("limiter")
     if found := re.fullmatch(r"caddy:(2)(?:\.(\d+))?(?:\.(\d+))?", reference):
         given = tuple(int(part) for part in found.groups() if part)
         if given[:2] >= CADDY_MINIMUM or given == (2,):

@@ -25,7 +25,10 @@ def fingerprint(spec: ContainerSpec) -> str:
     def plain(value: Any) -> Any:
         return value.hex() if isinstance(value, bytes) else str(value)
 
-    text = json.dumps(asdict(spec), sort_keys=True, default=plain)
+    said = asdict(spec)
+    if not spec.cpus:  # as before there was such a limit: what runs is still the one
+        del said["cpus"]
+    text = json.dumps(said, sort_keys=True, default=plain)
     return salted_hmac("instances.runtimes.docker", text, algorithm="sha256").hexdigest()
 
 
@@ -40,6 +43,7 @@ def arguments(api: docker.APIClient, spec: ContainerSpec, namespace: str) -> dic
         security_opt=["no-new-privileges:true"],
         mem_limit=spec.memory_bytes or None,
         memswap_limit=spec.memory_bytes or None,
+        nano_cpus=round(min(spec.cpus, api.info()["NCPU"]) * 1e9) if spec.cpus else None,
         pids_limit=spec.pids,
         shm_size=spec.shm_bytes or None,
         log_config=LogConfig(type=LogConfig.types.JSON, config=LOGS),
