@@ -34,7 +34,8 @@ def drift(environment: Environment, live: Deployment | None) -> list[Difference]
     found += of_environment
     known = {(one.label, one.next) for one in of_environment}
     for instance in environment.instances.all():
-        then = frozen["instances"].get(instance.slug)
+        # One that was added since, by scaling, runs with its environment's settings.
+        then = frozen["instances"].get(instance.slug) or (frozen["environment"] if instance.container else None)
         if then is None:
             found.append(Difference(str(instance.name), "instance", "not there", "is started", "its row"))
             continue

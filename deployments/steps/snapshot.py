@@ -216,7 +216,9 @@ def undo(stage: Stage, step: Step) -> None:
             )
         run.check()
         runtime.containers.start(one["container"])
-        runtime.containers.join_edge(one["container"], one["name"])
+        # Before an upgrade no name was written down: all were blue then.
+        name = one.get("name") or run.environment.instances.get(slug=one["slug"]).name_at_edge(Colour.BLUE)
+        runtime.containers.join_edge(one["container"], name)
     if before:
         seconds = wait_until_healthy(run, {one["container"]: one["slug"] for one in before}, stage.log, of=run.live)
         stage.log(f"The old version is healthy again after {seconds:.1f} s.")

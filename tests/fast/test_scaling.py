@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from deployments import control, keeper, recovery, scaling
+from deployments.drift import drift
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.states import Status
@@ -52,6 +53,7 @@ def test_up_and_down_are_a_number_and_no_deployment(live: Environment, queues: Q
     scale(live, 3, queues)
     assert (live.scale_to, live.scale_problem) == (None, "")
     assert len(serving(live)) == 3 == len(running(live))
+    assert drift(live, Deployment.objects.get(live=True)) == [], "nothing is due"
     assert runtime_for(live.server).edge.serves(doors.routes(live.server))
     assert {one.state for one in live.instances.all()} == {Instance.State.RUNNING}
     scale(live, 1, queues)
