@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from deployments import recovery
-from deployments.models import Deployment, Snapshot
-from deployments.states import Status, Way
+from deployments.models import Deployment, Snapshot, Step
+from deployments.states import Status, StepKind, Way
 from instances import doors
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Answer, Colour
+from instances.runtimes.base import Answer, Colour, RunFailed
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
 from tests.acme import addon, running, simulated
@@ -269,3 +269,21 @@ def test_what_was_stopped_by_a_person_gets_no_clients_where_another_serves(
     doors.lead(production, runtime_for(production.server))
 
     assert set(runtime_for(production.server).edge.doors()) == {production.instances.first().alias}
+
+
+def test_a_deployment_that_began_before_there_were_colours_goes_back_to_the_plain_name(
+    live: Deployment, production: Environment, deploy: Any, faults: Faults, remote: Any
+) -> None:
+    old = serving(production)
+
+    def as_before_the_upgrade(*_: Any) -> None:
+        step = Step.objects.get(deployment=Deployment.objects.latest("pk"), kind=StepKind.SNAPSHOT)
+        for one in step.facts["old"]:
+            del one["name"]
+        step.save()
+        raise RunFailed("no memory")
+
+    remote.commit("Second", addon("1.1"))
+    faults.raised["containers.run"] = as_before_the_upgrade
+    assert deploy().status == Status.ROLLED_BACK
+    assert serving(production) == old
