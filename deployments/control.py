@@ -188,7 +188,7 @@ def _lead(claim: Claim, instance: Instance) -> None:
 def _stop(instance: Instance, runtime: Runtime) -> State:
     """Once nobody is being served by it any more. Where it is the only one the door stays open, so that clients read
     that it is not reachable."""
-    if _alone(instance):
+    if _serves_alone(instance):
         doors.drain(instance.environment, runtime)
     else:
         _take_out(instance, runtime)
@@ -205,6 +205,12 @@ def _runs_the_schedule(instance: Instance) -> bool:
     """The first one of several has the cron threads."""
     first = instance.environment.instances.exclude(container="").order_by("pk").first()
     return first == instance and not _alone(instance)
+
+
+def _serves_alone(instance: Instance) -> bool:
+    """Nobody else could take its clients."""
+    others = instance.environment.instances.exclude(pk=instance.pk).exclude(container="")
+    return not others.exclude(state=State.STOPPED).exists()
 
 
 def _alone(instance: Instance) -> bool:
@@ -229,7 +235,7 @@ def _start(instance: Instance, runtime: Runtime) -> State:
 def _restart(instance: Instance, runtime: Runtime) -> State:
     """Behind a closed door: requests wait instead of failing; where others serve, they get them meanwhile."""
     environment = instance.environment
-    if not _alone(instance):
+    if not _serves_alone(instance):
         _take_out(instance, runtime)
         runtime.containers.stop(instance.container, STOP_SECONDS)
         return _start(instance, runtime)

@@ -65,14 +65,12 @@ def tell(pk: int) -> None:
 def look_at_edges() -> None:
     down = incidents.engines_down()
     for server in in_use().exclude(pk__in=down):
-        if _somebody_is_at_work(server):
-            continue  # whose next act makes it so
         try:
             seen = _astray(server)
         except ExpectedError as error:
             logger.info("The edge of %s could not be looked at: %s", server, error.message)
             continue
-        if seen and not _somebody_is_at_work(server):
+        if seen:
             incidents.notice(Incident.Part.EDGE, server, seen)
 
 
@@ -80,15 +78,20 @@ def _somebody_is_at_work(server: Server) -> bool:
     return Environment.objects.filter(at_work.occupied(behind_doors=True), server=server).exists()
 
 
+def _free(server: Server) -> list[Environment]:
+    """With something live, and nobody at work in them who may be moving their doors."""
+    live = Deployment.objects.filter(live=True).values("environment")
+    rows = Environment.objects.filter(server=server, pk__in=live).exclude(at_work.occupied())
+    return list(rows.select_related("project").prefetch_related("instances"))
+
+
 def _astray(server: Server) -> str:
     """In a sentence, what differs; empty when nothing does."""
     runtime = runtime_for(server)
-    if doors.served(server, runtime) is None:
+    # Who is at work there tells the edge himself, a moment after the rows.
+    if not _somebody_is_at_work(server) and doors.served(server, runtime) is None and not _somebody_is_at_work(server):
         return "Its routes are not those that it was given: somebody changed them, or it lost them."
-    live = Deployment.objects.filter(live=True).values("environment")
-    environments = Environment.objects.filter(server=server, pk__in=live, door=None)
-    environments = environments.select_related("project").prefetch_related("instances")
-    wrong = doors.astray(environments, runtime)
+    wrong = [one for one in doors.astray(_free(server), runtime) if one in _free(server)]
     if wrong:
         return f"The doors of {', '.join(map(str, wrong))} do not lead to what serves there."
     return ""

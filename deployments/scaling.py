@@ -31,6 +31,10 @@ CLAIM = timedelta(seconds=300)
 READY_SECONDS = 120.0
 
 
+class NothingServes(ExpectedError):
+    default_advice = "Start the first instance, then scale."
+
+
 def request(environment: Environment, count: int, who: Who) -> None:
     """From now on it is to have so many. Raises `NotPossible`."""
     if not 1 <= count <= MOST:
@@ -79,10 +83,22 @@ def _scale(environment: Environment, runtime: Runtime, wanted: int) -> None:
     deployed = list(environment.instances.exclude(container="").order_by("pk"))
     if len(deployed) < wanted:
         _add(environment, live, runtime, wanted - len(deployed))
-    for instance in reversed(deployed[wanted:]):
+    for instance in _superfluous(deployed, wanted):
         take_away(instance, runtime)
     doors.ensure_routes(environment.server, runtime, logger.info)
     doors.lead(environment, runtime)
+
+
+def _superfluous(deployed: list[Instance], wanted: int) -> list[Instance]:
+    """The first one runs the scheduled actions and stays; of the others those that are stopped go first, then the
+    newest. Raises `NothingServes`."""
+    first, *others = deployed
+    others.sort(key=lambda one: (one.state == Instance.State.STOPPED, one.pk), reverse=True)
+    going = others[: max(0, len(deployed) - wanted)]
+    serving = [one for one in deployed if one.state != Instance.State.STOPPED]
+    if serving and all(one in going for one in serving):
+        raise NothingServes(f"{first} is stopped, and only what would be taken away serves.")
+    return going
 
 
 def _add(environment: Environment, live: Deployment, runtime: Runtime, count: int) -> None:
@@ -91,15 +107,18 @@ def _add(environment: Environment, live: Deployment, runtime: Runtime, count: in
     if first is None:
         raise NotPossible(f"{environment} has nothing deployed.")
     new = list(environment.instances.filter(container="").order_by("pk")[:count])
+    made: list[Instance] = []
     names = _names(environment)
     while len(new) < count:
         name = next(names)
-        new.append(Instance.objects.create(environment=environment, name=name, slug=slugify(name)))
+        made.append(Instance.objects.create(environment=environment, name=name, slug=slugify(name)))
+        new.append(made[-1])
     try:
         waiting.together(*[partial(_bring_up, one, live, Colour(first.colour), runtime) for one in new])
     except ExpectedError:
         for instance in new:
             runtime.containers.remove(instance.container_for(live.pk))
+        for instance in made:
             instance.delete()
         raise
     for instance in new:
@@ -116,6 +135,8 @@ def _names(environment: Environment) -> Iterator[str]:
 
 def _bring_up(instance: Instance, live: Deployment, colour: Colour, runtime: Runtime) -> None:
     spec = serving.container(live, thaw(live), instance, runtime, cron=False)
+    # Whoever died over it may have left one, with another password in its configuration; nobody is led there.
+    runtime.containers.remove(spec.name)
     runtime.containers.create(spec)
     runtime.containers.start(spec.name)
     sight.wait_until_it_answers(instance, spec.name, runtime, READY_SECONDS)

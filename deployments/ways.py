@@ -5,7 +5,7 @@ from typing import Any
 from deployments import run as runs
 from deployments.states import Way
 from deployments.steps import planning
-from instances.models import Door
+from instances.models import Door, Instance
 from instances.odoo.plan import Plan
 from ocore.forms import format_size
 from projects.inheritance import Strategy
@@ -25,7 +25,7 @@ def choose(run: runs.Run, plan: Plan) -> tuple[Way, str]:
         return Way.RECREATE, "So the environment's strategy wants it."
     if strategy == Strategy.AUTO and planning.may_stay(run, plan):
         return Way.STAYS, "Nothing that runs differs from what is live."
-    several = len([one for one in run.instances if one.container]) > 1
+    several = len([one for one in run.instances if one.container and one.state != Instance.State.STOPPED]) > 1
     if strategy == Strategy.ROLLING:
         if several:
             return Way.ROLLING, "So the environment's strategy wants it; no module is installed or updated."

@@ -112,9 +112,22 @@ def ensure_routes(
         waiting.pause(POLL_SECONDS)
     try:
         with waiting.undisturbed():  # a reload goes on in the edge, and no door may close meanwhile
-            runtime.edge.apply(routes(server))
+            if runtime.edge.apply(routes(server)):
+                _lead_the_lost(server, runtime)
     finally:
         Server.objects.filter(pk=server.pk).update(reloading_until=None, reloading_by="")
+
+
+def _lead_the_lost(server: Server, runtime: Runtime) -> None:
+    """An edge that knows its routes anew may have lost all doors, or never had these: who serves gets its clients. Only
+    where none is open and nobody holds them: one of several may be closed for a moment by who replaces it."""
+    found = runtime.edge.doors()
+    rows = Environment.objects.filter(server=server, door=None, removing_since=None)
+    for environment in rows.select_related("project").prefetch_related("instances"):
+        leads = wanted(environment)
+        if leads and not any(one.alias in found for one in environment.instances.all()):
+            for colour, those in leads.items():
+                runtime.edge.open(those, colour)
 
 
 def heal() -> None:
@@ -188,15 +201,16 @@ def lead(environment: Environment, runtime: Runtime) -> None:
     for colour, found in leads.items():
         runtime.edge.open(found, colour)
     led = {one.alias for found in leads.values() for one in found}
-    if closed := [upstream(one) for one in environment.instances.all() if one.container and one.alias not in led]:
+    if closed := [upstream(one) for one in environment.instances.all() if one.alias not in led]:
         runtime.edge.close(closed)
 
 
 def astray(environments: Iterable[Environment], runtime: Runtime) -> list[Environment]:
-    """Those whose doors, which nobody holds closed, lead elsewhere than the rows say, or are closed."""
+    """Those whose doors, which nobody holds closed, lead elsewhere than the rows say, are closed, or open to nobody."""
     found = runtime.edge.doors()
-    return [
-        one
-        for one in environments
-        if any(found.get(each.alias) != colour for colour, those in wanted(one).items() for each in those)
-    ]
+    astray = []
+    for environment in environments:
+        right = {each.alias: colour for colour, those in wanted(environment).items() for each in those}
+        if any(found.get(one.alias) != right.get(one.alias) for one in environment.instances.all()):
+            astray.append(environment)
+    return astray

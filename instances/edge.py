@@ -200,8 +200,9 @@ class CaddyEdge:
 
     def doors(self) -> dict[str, Colour]:
         done = self._script(DOORS, what="say which doors are open")
-        found = (line.split() for line in done.output.splitlines())
-        return {alias: Colour(target.rpartition("/")[2].removesuffix(".sock")) for alias, target in found}
+        sockets = {f"{SIDES_FOLDER}/{colour}.sock": colour for colour in Colour}
+        found = (line.rpartition(" ") for line in done.output.splitlines())
+        return {alias: sockets[target] for alias, _, target in found if target in sockets}
 
     def in_flight(self, upstreams: Sequence[Upstream]) -> int:
         """Requests that have gone through these doors and are being answered. Websockets and long polls are not among

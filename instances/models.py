@@ -9,13 +9,12 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from instances.runtimes.base import GREEN_SUFFIX, Colour, Upstream
+from instances.runtimes.base import LABEL_CHARACTERS, Colour, Upstream
 from projects import sizes, validators
 from projects.inheritance import InstanceOverrides
 from projects.models import Environment, Server
 
-ALIAS_CHARACTERS = 63 - len(GREEN_SUFFIX)
-"""As DNS has it, under both colours."""
+ALIAS_CHARACTERS = LABEL_CHARACTERS
 
 
 class Instance(InstanceOverrides):

@@ -20,6 +20,7 @@ from deployments.steps import gentle
 from deployments.steps.health_check import serving_containers
 from instances import doors, maintenance
 from instances.models import Instance
+from instances.processes import STOP_SECONDS
 from instances.runtimes.base import Colour, ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
@@ -96,6 +97,8 @@ def _remove_the_old(stage: Stage, serving: Set[str]) -> None:
         own = {"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"}
         for found in run.runtime.containers.list(own):
             if found.name not in serving:
+                # With its time to end: a scheduled action may be in the middle.
+                run.runtime.containers.stop(found.name, STOP_SECONDS)
                 run.runtime.containers.remove(found.name)
                 stage.write(f"Removed {found.name}")
     except ServerUnreachable:

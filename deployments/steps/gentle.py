@@ -3,12 +3,14 @@
 Nothing here changes data, so nothing is ever restored: going back is leading the doors back.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from django.conf import settings
 
+from deployments import serving
+from deployments.configuration import thaw
 from deployments.models import Step
 from deployments.run import Run, Stage
 from deployments.steps.health_check import wait_until_healthy
@@ -89,10 +91,15 @@ def roll_back(stage: Stage, step: Step) -> None:
     run = stage.run
     instances = {instance.slug: instance for instance in run.instances}
     for one in step.facts.get("rolled", ()):
-        if not one["served"]:
-            continue
         instance, colour = instances[one["slug"]], Colour(one["colour"])
         run.check()
+        if not one["served"]:
+            run.runtime.edge.close_and_drain([doors.upstream(instance)], settings.OCORE_DRAIN_SECONDS)
+            continue
+        if run.live and run.runtime.containers.find(one["old"]) is None:  # somebody removed it: as it was made
+            cron = instance == run.instances[0]
+            spec = serving.container(run.live, thaw(run.live), instance, run.runtime, cron=cron)
+            run.runtime.containers.create(replace(spec, name=one["old"]))
         run.runtime.containers.start(one["old"])
         run.runtime.containers.join_edge(one["old"], instance.name_at_edge(colour))
         wait_until_healthy(run, {one["old"]: one["slug"]}, stage.log, of=run.live)

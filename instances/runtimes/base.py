@@ -5,6 +5,7 @@ in a file, for the pipeline's tests and for looking around without an engine. Ev
 `ServerUnreachable`; all of them are idempotent: asked twice, they do it once.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -205,6 +206,8 @@ class Colour(StrEnum):
         return Colour.GREEN if self == Colour.BLUE else Colour.BLUE
 
 
+LABEL_CHARACTERS = 63
+"""Of a name on a network, as DNS has it."""
 GREEN_SUFFIX = "--g"
 """No alias has two dashes in a row after its instance's name."""
 
@@ -223,7 +226,13 @@ class Upstream:
     def name(self, colour: Colour) -> str:
         """Of its container of that colour on the edge's network. Blue is the plain one: those that were made before
         there were colours are blue."""
-        return self.alias if colour == Colour.BLUE else f"{self.alias}{GREEN_SUFFIX}"
+        if colour == Colour.BLUE:
+            return self.alias
+        name = f"{self.alias}{GREEN_SUFFIX}"
+        if len(name) <= LABEL_CHARACTERS:
+            return name
+        digest = hashlib.sha256(self.alias.encode()).hexdigest()[:16]
+        return f"{self.alias[: LABEL_CHARACTERS - 17 - len(GREEN_SUFFIX)]}-{digest}{GREEN_SUFFIX}"
 
 
 @dataclass(frozen=True)

@@ -43,15 +43,17 @@ def test_long_aliases_are_shortened_to_what_dns_takes_and_stay_apart() -> None:
 
 def test_an_alias_of_exactly_the_longest_is_left_as_it_is() -> None:
     made = environment("acme", "production")
-    slug = "b" * (60 - len("acme-production--"))
+    slug = "b" * (63 - len("acme-production--"))
 
     assert Instance(environment=made, slug=slug).alias == f"acme-production--{slug}"
-    assert len(Instance(environment=made, slug=slug + "b").alias) <= 60
+    assert len(Instance(environment=made, slug=slug + "b").alias) <= 63
 
 
 def test_a_container_of_the_other_colour_has_a_name_that_no_instance_has() -> None:
     made = environment("acme", "production")
     instances = [Instance(environment=made, slug=slug) for slug in ("main", "main-g", "g")]
+    long = environment(LONG, LONG)
+    instances += [Instance(environment=long, slug=slug) for slug in ("main", "a" * 30, "a" * 29 + "b")]
 
     names = {one.name_at_edge(colour) for one in instances for colour in Colour}
 
