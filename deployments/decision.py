@@ -91,13 +91,13 @@ def _in_environment(
     head = next((commit for commit in push.commits if commit.sha == change.head), None)
     unwanted = routing.unwanted(environment, head.message if head else "")
     if unwanted:
-        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
+        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk), robust=True)
         return Verdict.IGNORED, unwanted, None
     standing = Standing(environment)
     by_hand = standing.waiting_by_hand()
     if by_hand:
         what = "a rollback by hand" if by_hand.rollback_to_id else f"asked for by {by_hand.requester or 'a person'}"
-        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk))
+        transaction.on_commit(lambda: queues.enqueue_pending(environment.pk), robust=True)
         return (
             Verdict.IGNORED,
             f"#{by_hand.pk}, {what}, is queued there, and a push does not replace that; "

@@ -31,7 +31,7 @@ def ask(servers: Iterable[Server]) -> None:
     keys = {server.pk for server in servers}
     Server.objects.filter(pk__in=keys).update(edge_due_at=timezone.now())
     for pk in sorted(keys):
-        transaction.on_commit(partial(queues.enqueue_edge, pk))
+        transaction.on_commit(partial(queues.enqueue_edge, pk), robust=True)
 
 
 def hand_over_due() -> None:

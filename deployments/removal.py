@@ -84,7 +84,7 @@ def request(environment: Environment, who: services.Who) -> None:
         Environment.objects.filter(pk=environment.pk).update(
             removing_since=timezone.now(), removal_problem="", removal_due=None
         )
-        transaction.on_commit(lambda: queues.enqueue_removal(environment.pk))
+        transaction.on_commit(lambda: queues.enqueue_removal(environment.pk), robust=True)
     logger.warning("%s is being removed, on behalf of %s", environment, who.name)
 
 

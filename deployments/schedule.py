@@ -91,7 +91,7 @@ def hand_out(server: int) -> None:
         for pk in Deployment.objects.filter(pk__in=chosen).order_by("environment_id").values_list("pk", flat=True):
             Deployment.objects.filter(pk=pk, status=Status.QUEUED).update(admitted_at=turns[pk])
         for pk in chosen:
-            transaction.on_commit(lambda pk=pk: queues.enqueue_deployment(pk))  # type: ignore[misc]
+            transaction.on_commit(lambda pk=pk: queues.enqueue_deployment(pk), robust=True)  # type: ignore[misc]
 
 
 def hand_out_everywhere() -> None:

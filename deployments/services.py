@@ -113,9 +113,9 @@ def request_deployment(
         if queued:
             Deployment.objects.filter(pk=queued.pk).update(superseded_by=deployment)
         if deployment.admitted_at:
-            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk))
+            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk), robust=True)
         else:
-            transaction.on_commit(lambda: schedule.hand_out(environment.server_id))
+            transaction.on_commit(lambda: schedule.hand_out(environment.server_id), robust=True)
     return deployment
 
 
@@ -162,7 +162,7 @@ def retry_rollback(deployment: Deployment, who: Who) -> None:
             heartbeat_at=timezone.now() - 2 * STALE,
             holder="",
         )
-        transaction.on_commit(lambda: queues.enqueue_recovery(deployment.pk))
+        transaction.on_commit(lambda: queues.enqueue_recovery(deployment.pk), robust=True)
     logger.warning("%s: the rollback is tried again, on behalf of %s", deployment, who.name)
 
 

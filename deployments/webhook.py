@@ -1,9 +1,11 @@
 """The endpoint that git hosts call. The one view without CSRF protection: it reads neither cookie nor session."""
 
+import logging
 from ipaddress import ip_address
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
@@ -13,12 +15,16 @@ from deployments import intake, rates
 from projects.hosts import HOSTS
 from projects.models import Project
 
+logger = logging.getLogger(__name__)
+DATABASE_SECONDS = 30
+"""After so long a git host may call again when our own database was away: nothing is promised that isn't stored."""
+
 
 @csrf_exempt
 @require_POST
 def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
     """Verify, store, queue; 202 with what was queued, 200 with the reason why nothing was, 401 to strangers, 429 to
-    who calls too often."""
+    who calls too often. Nothing that a call contains gives a 5xx; 503 says that our own database is away."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or len(length) > 18 or int(length) > settings.OCORE_WEBHOOK_MAX_BYTES:
         return _answer(413, f"A delivery may have {settings.OCORE_WEBHOOK_MAX_BYTES} bytes at most.")
@@ -34,8 +40,12 @@ def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
         return _answer(400, "The delivery broke off.")
     if host not in HOSTS:
         return _answer(401, intake.NO_ENTRY)
-    project = Project.objects.filter(slug=slug).first()
-    answer = intake.receive(project, host, body, request.headers, address)
+    try:
+        project = Project.objects.filter(slug=slug).first()
+        answer = intake.receive(project, host, body, request.headers, address)
+    except DatabaseError:
+        logger.exception("A delivery for %s was not stored, the portal's database does not answer", slug)
+        return _later(_answer(503, "It could not be stored. Deliver it again."), DATABASE_SECONDS)
     return _later(JsonResponse(answer.content, status=answer.status), answer.retry_after)
 
 

@@ -112,7 +112,7 @@ def ensure_routes(
         waiting.pause(POLL_SECONDS)
     try:
         with waiting.undisturbed():  # a reload goes on in the edge, and no door may close meanwhile
-            if runtime.edge.apply(routes(server)):
+            if runtime.edge.apply(routes(server), log):
                 _lead_the_lost(server, runtime)
     finally:
         Server.objects.filter(pk=server.pk).update(reloading_until=None, reloading_by="")

@@ -30,6 +30,7 @@ from instances.runtimes.base import (
     NAMESPACE_LABEL,
     Answer,
     Colour,
+    Container,
     Containers,
     ContainerSpec,
     EdgeError,
@@ -131,25 +132,34 @@ class CaddyEdge:
         """Of the container, its volume and the network on which it meets Odoo; the network is the runtime's to make."""
 
     def prepare(self, log: Log) -> None:
-        """The edge runs, as the settings want it; the routes and doors that it had are those that it has."""
-        self.images.ensure_base(settings.OCORE_EDGE_IMAGE, log)
-        wanted = self._container()
+        """The edge runs, with the routes and doors that it had. One that runs is left as it is, even where the settings
+        want it otherwise: it may be holding requests. `apply` makes it anew."""
         found = self.containers.find(self.name)
-        if found and found.labels.get(SPEC_LABEL) != wanted.labels[SPEC_LABEL]:
+        if not (found and found.running):
+            self._make(found, log)
+        self._wait_until_ready(seconds=20)
+
+    def _make(self, found: Container | None, log: Log) -> None:
+        """It runs as the settings want it."""
+        self.images.ensure_base(settings.OCORE_EDGE_IMAGE, log)
+        if found and not self._fits(found):
             log(f"The edge's settings have changed: making {self.name} anew.\n")
             self.containers.stop(self.name, 5)
             self.containers.remove(self.name)
             found = None
         if not found:
             log(f"Starting the edge {self.name} on {self.spec.edge_bind}:{self.spec.edge_port}.\n")
-            self.containers.create(wanted)
-        if not (found and found.running):
-            self.containers.start(self.name)
-        self._wait_until_ready(seconds=20)
+            self.containers.create(self._container())
+        self.containers.start(self.name)
+
+    def _fits(self, found: Container | None) -> bool:
+        return found is not None and found.labels.get(SPEC_LABEL) == self._container().labels[SPEC_LABEL]
 
     def serves(self, routes: Iterable[Route]) -> bool:
-        """Are these its routes already? False when the edge isn't there."""
+        """Is it as the settings want it, and are these its routes already? False when the edge isn't there."""
         try:
+            if not self._fits(self.containers.find(self.name)):
+                return False
             done = self._script(SERVES, edge_config.loaded_id(self._configuration(routes)), what="say what it serves")
         except EdgeError:
             return False
@@ -163,11 +173,17 @@ class CaddyEdge:
             entrance=self.spec.entrance,
         )
 
-    def apply(self, routes: Iterable[Route]) -> bool:
-        """Make these the edge's routes; True when that took a reload.
+    def apply(self, routes: Iterable[Route], log: Log) -> bool:
+        """Make it what the settings want, and these its routes; True when anything had to be changed.
 
-        A reload fails every request that is being held (502/503): the caller sees to it that no door on this server
-        is closed meanwhile (but one that nobody can be waiting at). A new route's door is closed until it is opened."""
+        A reload, and an edge made anew, fail every request that is being held (502/503): the caller sees to it that no
+        door on this server is closed meanwhile (but one that nobody can be waiting at). A new route's door is closed
+        until it is opened."""
+        found = self.containers.find(self.name)
+        anew = not self._fits(found)
+        if anew:
+            self._make(found, log)
+            self._wait_until_ready(seconds=20)
         data = self._configuration(routes)
         packed = base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
         name = edge_config.loaded_id(data)
@@ -176,7 +192,7 @@ class CaddyEdge:
         environment["OCORE_ROOTS"] = self.spec.entrance.acme_roots
         roots = roots_name(self.spec.entrance)
         done = self._script(APPLY, name, roots, environment=environment, what="take its new routes")
-        return done.output.strip().endswith("loaded")
+        return anew or done.output.strip().endswith("loaded")
 
     def close(self, upstreams: Sequence[Upstream]) -> None:
         """New requests to these wait from now on."""

@@ -103,7 +103,7 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
 
     def delete_model(self, request: HttpRequest, obj: Project) -> None:
         super().delete_model(request, obj)
-        transaction.on_commit(jobs.sweep_all)
+        transaction.on_commit(jobs.sweep_all, robust=True)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         super().save_formset(request, form, formset, change)

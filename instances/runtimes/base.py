@@ -452,11 +452,12 @@ class Filestores(Protocol):
 
 
 class Edge(Protocol):
-    def apply(self, routes: Iterable[Route]) -> bool:
-        """Make these the edge's routes; True when that took a reload, which fails whatever is being held."""
+    def apply(self, routes: Iterable[Route], log: Log) -> bool:
+        """Make it what the settings want, and these its routes; True when anything had to be changed, which
+        fails whatever is being held."""
 
     def serves(self, routes: Iterable[Route]) -> bool:
-        """Are these its routes already? Says False when the edge isn't there."""
+        """Is it as the settings want it, and are these its routes already? Says False when the edge isn't there."""
 
     def close(self, upstreams: Sequence[Upstream]) -> None:
         """New requests to these wait from now on."""

@@ -492,7 +492,7 @@ class _Edge:
     def __init__(self, store: _Store) -> None:
         self._store = store
 
-    def apply(self, routes: Iterable[Route]) -> bool:
+    def apply(self, routes: Iterable[Route], log: Log) -> bool:
         FAULTS.meet("edge.apply")
         wanted = self._plain(routes)
         with self._store.open() as state:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from instances.edge import CaddyEdge
+from instances.edge import SPEC_LABEL, CaddyEdge
 from instances.edge_config import configuration, loaded_id
-from instances.runtimes.base import Colour, EdgeError, Exit, Route, RunFailed, ServerSpec, Upstream
+from instances.runtimes.base import Colour, Container, EdgeError, Exit, Route, RunFailed, ServerSpec, Upstream
 
 STAGING = Route("acme-staging", ("staging.acme.test",), (Upstream("acme-staging-1", max_requests=8),), title="Acme")
 SHOP = Route("acme-shop", ("shop.acme.test", "www.acme.test"), (Upstream("a"), Upstream("b")))
@@ -159,6 +159,10 @@ class Containers:
     def __init__(self, output: str = "", code: int = 0) -> None:
         self.answer = Exit(code, output)
         self.seen: list[tuple[list[str], dict[str, str]]] = []
+        self.spec_label = ""
+
+    def find(self, name: str) -> Container:
+        return Container(name, "1", "running", labels={SPEC_LABEL: self.spec_label})
 
     def exec(
         self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 60
@@ -170,16 +174,32 @@ class Containers:
 
 
 def edge(containers: Containers, name: str = "here") -> CaddyEdge:
-    return CaddyEdge(ServerSpec(name, edge_port=1), containers, None)  # type: ignore[arg-type]
+    """Made from today's settings."""
+    found = CaddyEdge(ServerSpec(name, edge_port=1), containers, None)  # type: ignore[arg-type]
+    containers.spec_label = found._container().labels[SPEC_LABEL]
+    return found
+
+
+def quiet(line: str) -> None:
+    pass
 
 
 def test_apply_says_whether_it_took_a_reload_and_shows_no_secret_in_argv() -> None:
     containers = Containers("loaded\n")
-    assert edge(containers).apply([STAGING]) is True
+    assert edge(containers).apply([STAGING], quiet) is True
     containers.answer = Exit(0, "same\n")
-    assert edge(containers).apply([STAGING]) is False
+    assert edge(containers).apply([STAGING], quiet) is False
     secret = edge(containers)._pass_key()
     assert secret not in json.dumps([argv for argv, _ in containers.seen])
+
+
+def test_an_edge_that_runs_is_not_made_anew_by_who_prepares_it_and_does_not_count_as_right() -> None:
+    containers = Containers("same\n")
+    old = edge(containers)
+    assert old.serves([STAGING])
+    containers.spec_label = "made by an earlier version"
+    old.prepare(quiet)  # which has no way of stopping a container here
+    assert not old.serves([STAGING])
 
 
 def test_each_server_has_its_own_pass() -> None:

@@ -551,7 +551,7 @@ def test_an_edge_that_lost_its_volume_gets_its_routes_and_open_doors_back_and_a_
     edge = server_of(live).edge
     server_of(live).containers.remove(EDGE)
     Door.objects.update(at_work=False)
-    edge.apply([])
+    edge.apply([], quiet)
     edge.close(doors.upstreams(live.environment))
 
     keeper.keep()
@@ -815,7 +815,7 @@ class TestTheLookAtTheEdges:
         for harm in (
             lambda: edge.close(doors.upstreams(live.environment)),
             lambda: edge.open(doors.upstreams(live.environment), Colour(live.colour).other),
-            lambda: edge.apply([]),
+            lambda: edge.apply([], quiet),
         ):
             harm()
             assert not serves(live)

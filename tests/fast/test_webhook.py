@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 import pytest
 import time_machine
 from django.core.cache import cache
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models import F
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -773,6 +773,36 @@ def test_without_redis_pending_commits_wait_for_the_next_look(
 
     with django_capture_on_commit_callbacks(execute=True):
         assert push(production.project).status_code == 200
+
+
+def test_what_goes_wrong_after_a_push_was_stored_is_no_error_to_the_git_host(
+    production: Environment, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    def locked(server: int) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr("deployments.schedule.hand_out", locked)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = push(production.project)
+
+    assert answer.status_code == 202
+    assert Deployment.objects.get().status == Status.QUEUED, "the clock hands it out"
+
+
+def test_without_our_own_database_a_git_host_is_told_to_come_again(
+    production: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def locked(*args: Any) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr("deployments.intake.receive", locked)
+
+    answer = push(production.project)
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+    assert "stored" in answer.json()["reason"]
+    assert "was not stored" in caplog.text
 
 
 def _queries(project: Project, delivery: str, **changed: Any) -> int:

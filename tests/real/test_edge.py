@@ -75,7 +75,7 @@ class Place:
         for each in self.stand_ins():
             self.containers.leave_edge(each)
         self.containers.join_edge(full, UPSTREAM.name(Colour.BLUE))
-        self.edge.apply([ROUTE])
+        self.edge.apply([ROUTE], quiet)
         self.edge.open([UPSTREAM], Colour.BLUE)
         assert self.wait_for_200(), self.containers.logs(full)
         return full
@@ -314,29 +314,29 @@ def test_the_edge_keeps_routes_and_doors_when_it_is_killed_or_restarted(place: P
     place.serve("new")
     api = place.containers.engine.api
     other = replace(ROUTE, key="acme-qa", hosts=("qa-acme.localhost",), upstreams=(Upstream("acme-qa-1"),))
-    place.edge.apply([ROUTE, other])
+    place.edge.apply([ROUTE, other], quiet)
     for end in (lambda: api.kill(place.edge.name, "KILL"), lambda: api.restart(place.edge.name, timeout=5)):
         end()
         place.edge.prepare(quiet)
-        assert place.edge.apply([ROUTE, other]) is False
+        assert place.edge.apply([ROUTE, other], quiet) is False
         assert place.get().status_code == 200
         assert place.get(host="qa-acme.localhost").json()["error"] == "updating"
         assert place.edge.doors() == {UPSTREAM.alias: Colour.BLUE}
 
 
 def test_the_same_routes_are_not_loaded_again(place: Place) -> None:
-    place.edge.apply([])
+    place.edge.apply([], quiet)
     other = replace(ROUTE, key="acme-qa", hosts=("qa-acme.localhost",))
-    assert place.edge.apply([ROUTE, other]) is True
-    assert place.edge.apply([other, ROUTE]) is False
-    assert place.edge.apply([ROUTE]) is True
+    assert place.edge.apply([ROUTE, other], quiet) is True
+    assert place.edge.apply([other, ROUTE], quiet) is False
+    assert place.edge.apply([ROUTE], quiet) is True
 
 
 def test_a_configuration_that_caddy_refuses_changes_nothing(place: Place, monkeypatch) -> None:
     place.serve("new")
     monkeypatch.setattr(edge_config, "TRY_INTERVAL", float("1e300"))
     with pytest.raises(EdgeError) as refused:
-        place.edge.apply([ROUTE])
+        place.edge.apply([ROUTE], quiet)
     assert "try_interval" in refused.value.detail or "duration" in refused.value.detail
     assert place.get().status_code == 200
 
@@ -357,7 +357,7 @@ def test_a_configuration_that_caddy_refuses_changes_nothing(place: Place, monkey
 )
 def test_the_database_manager_is_not_there(shared: Place, settings, target: str) -> None:
     settings.OCORE_HOLD_SECONDS = 15
-    shared.edge.apply([ROUTE])
+    shared.edge.apply([ROUTE], quiet)
     assert shared.status_of_raw(target) == 404
 
 
@@ -374,7 +374,7 @@ def test_no_neighbour_reaches_the_admin_api(place: Place) -> None:
 
 
 def test_an_unknown_host_gets_a_bare_404(place: Place) -> None:
-    place.edge.apply([ROUTE])
+    place.edge.apply([ROUTE], quiet)
     answer = place.get(host="elsewhere.example")
     assert (answer.status_code, answer.text) == (404, "Not found\n")
     assert "Server" not in answer.headers
@@ -429,7 +429,7 @@ def test_a_reload_cuts_neither_websockets_nor_requests_in_flight_and_waits_for_n
         busy = pool.submit(place.get, "/busy?sleep=2.5")
         time.sleep(0.3)
         began = time.monotonic()
-        assert place.edge.apply([replace(ROUTE, title="Other")]) is True
+        assert place.edge.apply([replace(ROUTE, title="Other")], quiet) is True
         assert time.monotonic() - began < 2
         assert not busy.done()
         assert said(connection) == before
@@ -466,15 +466,24 @@ def test_an_edge_that_is_not_there_is_said_so(place: Place) -> None:
         place.edge.prepare(quiet)
 
 
-def test_an_edge_whose_settings_changed_is_made_anew_with_its_routes(place: Place) -> None:
+def test_an_edge_whose_settings_changed_is_made_anew_but_not_while_it_holds_requests(place: Place) -> None:
     place.serve("new")
+    place.edge.close([UPSTREAM])
     moved = replace(place.edge.spec, edge_port=free_port())
     edge = CaddyEdge(moved, place.containers, place.edge.images)
     said: list[str] = []
     try:
-        edge.prepare(said.append)
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(place.get)
+            time.sleep(0.3)
+            edge.prepare(said.append)
+            assert (said, edge.serves([ROUTE])) == ([], False)
+            place.edge.open([UPSTREAM], Colour.BLUE)
+            assert held.result().status_code == 200
+        assert edge.apply([ROUTE], said.append)
         assert any("making" in line for line in said)
+        assert edge.serves([ROUTE])
         assert edge.fetch(HOST, "/").status == 200
         assert json.loads(edge.fetch(HOST, "/").body.strip())["name"] == "new"
     finally:
-        place.edge.prepare(quiet)
+        place.edge.apply([ROUTE], quiet)

@@ -55,7 +55,7 @@ class SecurePlace(Place):
     def show(self, route: Route, entrance: Entrance | None = None) -> None:
         """The route is served behind an open door."""
         self.edge.spec = replace(self.edge.spec, entrance=entrance or Entrance(https_port=self.https))
-        self.edge.apply([route])
+        self.edge.apply([route], quiet)
         self.edge.open(route.upstreams, Colour.BLUE)
         assert self.wait_for_200()
 
@@ -176,7 +176,7 @@ def test_the_edges_own_authority_gives_certificates_and_a_restart_comes_back_wit
     for end in (lambda api: api.kill(place.edge.name, "KILL"), lambda api: api.restart(place.edge.name, timeout=5)):
         end(place.containers.engine.api)
         place.edge.prepare(quiet)
-        assert place.edge.apply([route()]) is False
+        assert place.edge.apply([route()], quiet) is False
         assert place.shown(SHOP).fingerprint == before.fingerprint
         assert place.secure(verify=place.trust).status_code == 200
 

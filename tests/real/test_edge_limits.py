@@ -45,7 +45,7 @@ def test_who_asks_too_much_is_told_when_to_come_again_and_still_gets_what_is_all
     shared: Place, limiter: Limiter
 ) -> None:
     shared.serve("new")
-    shared.edge.apply([STRICT])
+    shared.edge.apply([STRICT], quiet)
     time.sleep(WINDOW_OVER)
     first = counts(shared, 60)
     assert first[200] == pytest.approx(20, abs=2), "the burst"
@@ -65,7 +65,7 @@ def test_who_asks_too_much_is_told_when_to_come_again_and_still_gets_what_is_all
 
 def test_the_body_of_a_request_that_was_asked_about_arrives_whole(shared: Place, limiter: Limiter) -> None:
     shared.serve("new")
-    shared.edge.apply([STRICT])
+    shared.edge.apply([STRICT], quiet)
     time.sleep(WINDOW_OVER)
     answer = shared.post("/body")
     assert answer.status_code == 200
@@ -77,7 +77,7 @@ def test_the_body_of_a_request_that_was_asked_about_arrives_whole(shared: Place,
 @pytest.mark.parametrize("away", ["killed", "paused"])
 def test_without_the_limiter_every_request_goes_on(shared: Place, limiter: Limiter, away: str) -> None:
     shared.serve("new")
-    shared.edge.apply([STRICT])
+    shared.edge.apply([STRICT], quiet)
     api = shared.containers.engine.api
     if away == "killed":
         shared.containers.stop(limiter.name, 0)
@@ -98,7 +98,7 @@ def test_without_the_limiter_every_request_goes_on(shared: Place, limiter: Limit
 def test_asking_takes_well_under_a_millisecond(shared: Place, limiter: Limiter) -> None:
     shared.serve("new")
     free = replace(ROUTE, key="acme-free", hosts=("free.localhost",))
-    shared.edge.apply([replace(ROUTE, limits=Limits(100_000, 1_000_000)), free])
+    shared.edge.apply([replace(ROUTE, limits=Limits(100_000, 1_000_000)), free], quiet)
     time.sleep(0.3)
 
     def took(host: str) -> float:
@@ -123,11 +123,12 @@ def test_one_noisy_client_takes_nothing_from_the_servers_other_environments(shar
     shared.containers.join_edge(noisy_upstream, ROUTE.upstreams[0].name(Colour.BLUE))
     shared.containers.join_edge(quiet_upstream, alias.name(Colour.BLUE))
     other = replace(STRICT, key="acme-other", hosts=(NEIGHBOUR,), upstreams=(alias,), limits=Limits(100, 300))
-    shared.edge.apply([STRICT, other])
+    shared.edge.apply([STRICT, other], quiet)
     shared.edge.open([alias], Colour.BLUE)
     deadline = time.monotonic() + 10
     while shared.get(host=NEIGHBOUR).status_code != 200 and time.monotonic() < deadline:
         time.sleep(0.1)
+    time.sleep(WINDOW_OVER)
     alone = _latencies(shared, 40)
     stopped, seen = threading.Event(), Counter[int]()
 
@@ -176,7 +177,7 @@ def impatient(shared: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]
     shared.serve("new")
     yield shared
     monkeypatch.undo()
-    shared.edge.apply([ROUTE])
+    shared.edge.apply([ROUTE], quiet)
 
 
 def drip(place: Place, head: bytes, piece: Callable[[], bytes]) -> tuple[float, bytes]:

@@ -81,7 +81,7 @@ def test_the_same_is_not_told_twice_and_a_restart_keeps_it(place: Place) -> None
 
 def test_setting_and_lifting_it_fails_nobody_who_is_being_held(place: Place, settings) -> None:
     settings.OCORE_HOLD_SECONDS = 15
-    place.edge.apply([ROUTE])
+    place.edge.apply([ROUTE], test_edge.quiet)
     place.edge.close(ROUTE.upstreams)
     with ThreadPoolExecutor(10) as pool:
         held = [pool.submit(place.post, f"/held/{number}") for number in range(10)]
