@@ -80,6 +80,7 @@ def _end(pk: int, wanted: int, problem: str = "") -> None:
 
 def _scale(environment: Environment, runtime: Runtime, wanted: int) -> None:
     live = Deployment.objects.get(environment=environment, live=True)
+    _forget_unfinished(environment, live, runtime)
     deployed = list(environment.instances.exclude(container="").order_by("pk"))
     if len(deployed) < wanted:
         _add(environment, live, runtime, wanted - len(deployed))
@@ -87,6 +88,13 @@ def _scale(environment: Environment, runtime: Runtime, wanted: int) -> None:
         take_away(instance, runtime)
     doors.ensure_routes(environment.server, runtime, logger.info)
     doors.lead(environment, runtime)
+
+
+def _forget_unfinished(environment: Environment, live: Deployment, runtime: Runtime) -> None:
+    """What one who died had begun to add: fewer may be wanted by now."""
+    for instance in environment.instances.filter(container="", state=Instance.State.CREATING):
+        runtime.containers.remove(instance.container_for(live.pk))
+        instance.delete()
 
 
 def _superfluous(deployed: list[Instance], wanted: int) -> list[Instance]:
@@ -111,7 +119,9 @@ def _add(environment: Environment, live: Deployment, runtime: Runtime, count: in
     names = _names(environment)
     while len(new) < count:
         name = next(names)
-        made.append(Instance.objects.create(environment=environment, name=name, slug=slugify(name)))
+        row = Instance(environment=environment, name=name, slug=slugify(name), state=Instance.State.CREATING)
+        row.save(force_insert=True)
+        made.append(row)
         new.append(made[-1])
     try:
         waiting.together(*[partial(_bring_up, one, live, Colour(first.colour), runtime) for one in new])

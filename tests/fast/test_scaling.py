@@ -250,3 +250,44 @@ class TestByHand:
         assert "has 2 instances" in capsys.readouterr().out
         with pytest.raises(CommandError, match="1 to 16"):
             call_command("scale", live.path, "17")
+
+
+class Killed(BaseException):
+    """As -9: nothing of what it would have tidied up happens."""
+
+
+def test_a_worker_killed_while_it_adds_leaves_nothing_when_fewer_are_wanted_since(
+    live: Environment, queues: Queues, faults: Faults
+) -> None:
+    def die(*arguments: Any) -> None:
+        if live.instances.count() > 1:
+            raise Killed
+
+    faults.raised["containers.start"] = die
+    with pytest.raises(Killed):
+        scale(live, 3, queues)
+    assert {one.state for one in live.instances.exclude(container="")} == {Instance.State.RUNNING}
+    assert live.instances.count() > 1
+    faults.clear()
+    recovery.reconcile()
+    scale(live, 1, queues)
+    assert live.instances.get().slug == "main"
+    assert len(serving(live)) == 1 == len(running(live))
+
+
+def test_what_a_killed_worker_had_begun_to_add_is_added_by_the_next(
+    live: Environment, queues: Queues, faults: Faults
+) -> None:
+    def die(*arguments: Any) -> None:
+        if live.instances.count() > 1:
+            raise Killed
+
+    faults.raised["containers.start"] = die
+    with pytest.raises(Killed):
+        scale(live, 3, queues)
+    faults.clear()
+    recovery.reconcile()
+    queues.run_all()
+    scaling.carry_out(live.pk)
+    live.refresh_from_db()
+    assert (live.scale_to, live.instances.count(), len(serving(live))) == (None, 3, 3)
