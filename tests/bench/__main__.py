@@ -1,4 +1,4 @@
-"""`python -m tests.bench [push|build|door|webhook|rollback|restore|guard|schedule ...]`: measure, print a table each,
+"""`python -m tests.bench [BENCH ...]`: measure, print a table each,
 write `bench/<name>.json` in the state folder, and leave nothing else behind."""
 
 import argparse
@@ -16,7 +16,7 @@ from tests.bench import surroundings
 if TYPE_CHECKING:
     from ocore.machine.progress import Progress
 
-BENCHES = ("push", "build", "door", "webhook", "rollback", "restore", "guard", "schedule")
+BENCHES = ("push", "build", "door", "traffic", "limiter", "webhook", "rollback", "restore", "guard", "schedule")
 SIZES = (35, 1000, 5000)
 
 NEEDED = ("bash", "curl", "docker", "git")
@@ -65,12 +65,27 @@ def main() -> int:
 
 
 def _measure(progress: "Progress", chosen: argparse.Namespace, results: Path, state: Path) -> None:
-    from tests.bench import build, cast, door, guard, push, report, restore, rollback, schedule, webhook
+    from tests.bench import (
+        build,
+        cast,
+        door,
+        guard,
+        limiter,
+        push,
+        report,
+        restore,
+        rollback,
+        schedule,
+        traffic,
+        webhook,
+    )
 
     measures = {
         "push": push.measure,
         "build": build.measure,
         "door": door.measure,
+        "traffic": partial(traffic.measure, rate=chosen.rate),
+        "limiter": limiter.measure,
         "webhook": webhook.measure,
         "rollback": rollback.measure,
         "restore": partial(restore.measure, sizes=chosen.sizes),
@@ -95,12 +110,15 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"of: {', '.join(BENCHES)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each push is measured (default: 5)")
     parser.add_argument(
+        "--rate", type=int, default=50, help="requests a second of traffic; less on a machine at work (default: 50)"
+    )
+    parser.add_argument(
         "--sizes", type=_sizes, default=SIZES, help="MB of the databases of restore (default: 35,1000,5000)"
     )
     chosen = parser.parse_args(words)
     unknown = set(chosen.benches) - set(BENCHES)
-    if unknown or chosen.rounds < 1:
-        parser.error(f"there is no bench {', '.join(unknown)}" if unknown else "at least one round")
+    if unknown or chosen.rounds < 1 or chosen.rate < 1:
+        parser.error(f"there is no bench {', '.join(unknown)}" if unknown else "at least one round, of one request")
     return chosen
 
 

@@ -3,6 +3,9 @@
 #
 #   by_hand.sh install     the first time: the addon is installed in a database that is there
 #   by_hand.sh push        what was pushed goes live
+#   by_hand.sh code        what was pushed goes live; no module is updated
+#   by_hand.sh failing N   what was pushed cannot be updated: the version before is put back
+#   by_hand.sh restart     the same version, started again
 #   by_hand.sh rollback N  the version, database and filestore that push number N replaced
 #   by_hand.sh dump        a database and its filestore are copied for keeping
 #   by_hand.sh restore     both become that copy again, which goes
@@ -70,6 +73,33 @@ wait_until_it_serves() {
     until ask /web/login | grep --quiet oe_login_form; do sleep 0.05; done
 }
 
+# With its label the database is one that the bench may look into and remove.
+own() { sql "COMMENT ON DATABASE \"$1\" IS '$LABEL'"; }
+
+keep() {
+    sql "CREATE DATABASE ${DATABASE}_$1 TEMPLATE $DATABASE OWNER $DATABASE"
+    mkdir --parents "$data/filestore/$DATABASE"
+    cp --archive --link "$data/filestore/$DATABASE" "$data/kept-$1"
+}
+
+must_fail() {
+    if (change --update "$MODULE" 2> /dev/null); then
+        echo "The update was to fail." >&2
+        exit 1
+    fi
+}
+
+put_back() {
+    sql "DROP DATABASE $DATABASE WITH (FORCE)"
+    sql "ALTER DATABASE ${DATABASE}_$1 RENAME TO $DATABASE"
+    own "$DATABASE"
+    rm --recursive --force "$data/filestore/$DATABASE"
+    mv "$data/kept-$1" "$data/filestore/$DATABASE"
+}
+
+# Another script may want these words only.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
+
 case "$1" in
 install)
     build
@@ -88,9 +118,7 @@ push)
     fi
     set_aside
     docker inspect --format '{{.Config.Image}}' "$NAME-old" > "$FOLDER/replaced-by-$2"
-    sql "CREATE DATABASE ${DATABASE}_$2 TEMPLATE $DATABASE OWNER $DATABASE"
-    mkdir --parents "$data/filestore/$DATABASE"
-    cp --archive --link "$data/filestore/$DATABASE" "$data/kept-$2"
+    keep "$2"
     mark snapshot
     change --update "$MODULE"
     start "$image"
@@ -99,6 +127,34 @@ push)
     mark health
     docker rm "$NAME-old" > /dev/null
     mark complete
+    ;;
+code)
+    build
+    mark build
+    set_aside
+    start "$image"
+    wait_until_it_serves
+    mark deploy
+    docker rm "$NAME-old" > /dev/null
+    ;;
+failing)
+    build
+    mark build
+    set_aside
+    keep "$2"
+    mark snapshot
+    must_fail
+    mark deploy
+    put_back "$2"
+    docker rename "$NAME-old" "$NAME"
+    docker start "$NAME" > /dev/null
+    wait_until_it_serves
+    mark rollback
+    ;;
+restart)
+    docker restart "$NAME" > /dev/null
+    wait_until_it_serves
+    mark restart
     ;;
 rollback)
     set_aside
@@ -126,8 +182,8 @@ restore)
     rm --recursive "$data/filestore/$DATABASE"
     cp --archive "$data/kept" "$data/filestore/$DATABASE"
     mark restore
-    # Not counted. With its label the database is oCore's again.
-    sql "COMMENT ON DATABASE \"$DATABASE\" IS '$LABEL'"
+    # Not counted.
+    own "$DATABASE"
     pg rm /tmp/kept.dump
     rm --recursive "$data/kept"
     ;;
