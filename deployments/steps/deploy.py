@@ -93,7 +93,7 @@ def _restore(stage: Stage, snapshot: Snapshot) -> None:
     run.check()
     runtime.databases.clone(snapshot.database, environment.database)
     files = runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
-    verify(environment, run, snapshot, files)
+    verify(run, snapshot, files)
 
 
 def _update(stage: Stage, plan: Plan, spec: ContainerSpec) -> None:

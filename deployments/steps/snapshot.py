@@ -25,7 +25,6 @@ from instances.runtimes.base import Colour, DatabaseError, FilestoreFacts, aside
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
-from projects.models import Environment
 
 # The instant that a database is at, cheap at any size: a row inserted moves a sequence, an update a module's version.
 FINGERPRINT_SQL = """
@@ -177,16 +176,24 @@ def put_back(run: Run, snapshot: Snapshot) -> None:
     """The environment's database and filestore become the snapshot's, in seconds whatever their size. Idempotent."""
     environment, runtime = run.environment, run.runtime
     run.check()
-    runtime.databases.put_back(snapshot.database, environment.database)
-    run.check()
-    files = runtime.filestores.restore(environment.volume, environment.database, snapshot.label)
-    verify(environment, run, snapshot, files)
+    restore = partial(runtime.filestores.restore, environment.volume, environment.database, snapshot.label)
+    with waiting.beside(restore) as (restoring,):
+        runtime.databases.put_back(snapshot.database, environment.database)
+        fingerprint = _fingerprint(run)
+    _compare(snapshot, fingerprint, restoring.result())
     _record(run, snapshot, Snapshot.State.RESTORED)
 
 
-def verify(environment: Environment, run: Run, snapshot: Snapshot, files: FilestoreFacts) -> None:
+def verify(run: Run, snapshot: Snapshot, files: FilestoreFacts) -> None:
     """Raises `RestoreFailed` when database or filestore are not what the snapshot's checksums say."""
-    fingerprint = run.runtime.databases.query(environment.database, FINGERPRINT_SQL)[0][0]
+    _compare(snapshot, _fingerprint(run), files)
+
+
+def _fingerprint(run: Run) -> str:
+    return str(run.runtime.databases.query(run.environment.database, FINGERPRINT_SQL)[0][0])
+
+
+def _compare(snapshot: Snapshot, fingerprint: str, files: FilestoreFacts) -> None:
     wrong = []
     if fingerprint != snapshot.checksums["database"]:
         wrong.append("database")
