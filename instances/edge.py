@@ -21,7 +21,7 @@ import requests
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-from instances import edge_config, edge_files, limiter
+from instances import edge_config, edge_files, edge_split, limiter
 from instances.edge_access import LOOK_HEADER, look_key
 from instances.edge_config import ADMIN, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, SIDES_FOLDER, STATE
 from instances.edge_limits import SOCKET_FOLDER
@@ -35,6 +35,7 @@ from instances.runtimes.base import (
     ContainerSpec,
     EdgeError,
     Exit,
+    Figures,
     File,
     Images,
     Log,
@@ -213,6 +214,10 @@ class CaddyEdge:
     def open(self, upstreams: Sequence[Upstream], colour: Colour) -> None:
         """Requests flow to the containers of that colour from now on, those that were held among them."""
         self._script(OPEN, _doors(upstreams), str(colour), what=f"open the door of {_named(upstreams)}")
+
+    def figures(self, key: str) -> dict[str, Figures]:
+        done = self._script(edge_split.FIGURES, edge_split.log_file(_key(key)), what="count the requests")
+        return dict(edge_split.read(done.output))
 
     def doors(self) -> dict[str, Colour]:
         done = self._script(DOORS, what="say which doors are open")
