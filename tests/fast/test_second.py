@@ -4,6 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
+from django.test import Client as DjangoClient
+from django.urls import reverse
 
 from deployments import recovery, removal, second, services
 from deployments.models import Deployment
@@ -361,3 +365,78 @@ def test_a_route_has_its_second_version_with_doors_of_its_own(
     assert (found.share, found.own_data, found.upstreams) == (40, False, doors.upstreams(fresh(there)))
     assert runtime_for(first.server).edge.doors()[there.instances.get().alias] == Colour.BLUE
     assert Instance.objects.filter(environment=there, state=Instance.State.RUNNING).exists()
+
+
+# As people see it
+
+
+@pytest.fixture
+def ops(client: DjangoClient) -> DjangoClient:
+    person = User.objects.create_user("ops", is_staff=True)
+    names = ["view_environment", "split_environment", "view_deployment"]
+    person.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(person)
+    return client
+
+
+def page_of(environment: Environment) -> str:
+    return reverse("admin:projects_environment_versions", args=[environment.pk])
+
+
+def test_it_is_set_up_split_and_ended_on_its_page(
+    first: Environment, remote: GitRemote, queues: Queues, ops: DjangoClient
+) -> None:
+    remote.commit("Other", addon() | PYTHON, branch="other")
+    assert b"Set it up" in ops.get(page_of(first)).content
+    ops.post(page_of(first), {"name": "Blue", "ref": "other", "uses": "shared"})
+    queues.run_all()
+    compared = ops.get(page_of(first)).content.decode()
+    assert "Acme / Blue" in compared
+    assert "Switch to the second" in compared
+    asked = ops.get(page_of(first), {"share": "25"}).content.decode()
+    assert "nothing is lost" in asked
+    assert split().share == 0, "asking changes nothing"
+    ops.post(page_of(first), {"share": "25"})
+    assert (split().share, split().set_by) == (25, "ops")
+    own = ops.get(reverse("admin:projects_environment_change", args=[first.pk])).content.decode()
+    assert "is its second version, and gets <strong>25 %</strong>" in own
+    assert "being removed" not in own
+    asked = ops.get(page_of(split().environment), {"keep": "first"}).content.decode()
+    assert "same database" in asked
+    ops.post(page_of(first), {"keep": "first"})
+    assert split().ending == "first"
+
+
+def test_what_is_not_possible_is_said_on_its_page(begin: Callable[..., Split], ops: DjangoClient) -> None:
+    there = begin().environment
+    answer = ops.post(page_of(there), {"share": "101"}, follow=True)
+    assert "0 to 100 percent" in answer.content.decode()
+    answer = ops.post(page_of(there), {"share": "many"}, follow=True)
+    assert "whole number" in answer.content.decode()
+
+
+def test_the_page_needs_its_permission(first: Environment, client: DjangoClient) -> None:
+    person = User.objects.create_user("viewer", is_staff=True)
+    person.user_permissions.set(Permission.objects.filter(codename="view_environment"))
+    client.force_login(person)
+    assert client.get(page_of(first)).status_code == 403
+    assert client.post(page_of(first), {"share": "10"}).status_code == 403
+
+
+def test_the_command_line_does_the_same(
+    first: Environment, remote: GitRemote, queues: Queues, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote.commit("Other", addon() | PYTHON, branch="other")
+    call_command("versions", "acme/production", "--begin", "Blue", "--ref", "other")
+    queues.run_all()
+    call_command("versions", "acme/production", "--share", "30")
+    call_command("versions", "acme/production")
+    said = capsys.readouterr().out
+    assert "nothing is lost" in said
+    assert "first  acme/production" in said
+    assert "second acme/blue" in said
+    assert "30 %" in said
+    call_command("versions", "acme/production", "--keep", "first")
+    assert split().ending == "first"
+    with pytest.raises(CommandError, match="being ended"):
+        call_command("versions", "acme/production", "--share", "10")
