@@ -67,7 +67,7 @@ def _second(environment: Environment) -> Second | None:
     """Where a share of its clients is led, once it serves."""
     beside = environment.beside
     split = getattr(beside, "split", None)
-    if beside is None or split is None or not split.share or not any(one.container for one in beside.instances.all()):
+    if beside is None or split is None or not any(one.container for one in beside.instances.all()):
         return None
     return Second(upstreams(beside), split.share, split.mark, own_data=not beside.shares_data)
 

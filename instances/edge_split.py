@@ -42,14 +42,20 @@ done
 """
 
 
-def log_file(key: str) -> str:
-    return f"{FOLDER}/{key}.log"
+def log_file(mark: str) -> str:
+    """Each test has its own, which goes when the next begins."""
+    return f"{FOLDER}/{mark}/requests.log"
+
+
+def marks(ordered: Iterable[Route]) -> str:
+    """Of all whose logs are kept."""
+    return " ".join(route.second.mark for route in ordered if route.second)
 
 
 def routes(route: Route, first: list[Json], second: list[Json]) -> list[Json]:
     """`first` for those who stay, `second` for those who are led to the other version."""
     there = route.second
-    if there is None:
+    if there is None or not there.share:
         return first
     if there.share >= 100:
         return _side("second", [], second)
@@ -107,7 +113,7 @@ def logs(ordered: Iterable[Route]) -> Json:
             "include": [f"http.log.access.split-{route.key}"],
             "writer": {
                 "output": "file",
-                "filename": log_file(route.key),
+                "filename": log_file(route.second.mark if route.second else ""),
                 "mode": "0600",
                 "roll_size_mb": ROLL_MB,
                 "roll_keep": 1,
@@ -129,7 +135,7 @@ def logger_names(ordered: Iterable[Route]) -> Json:
 
 
 def _split(ordered: Iterable[Route]) -> Iterator[Route]:
-    return (route for route in ordered if route.second)
+    return (route for route in ordered if route.second and route.second.share)
 
 
 def lead_to(route: Route, there: Second) -> Route:

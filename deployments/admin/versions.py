@@ -113,7 +113,7 @@ class VersionsActs(ActsOnObjects):
         assert first is not None  # noqa: S101 - a split is of a second version
         problem, figures = "", {}
         try:
-            figures = runtime_for(first.server).edge.figures(first.key)
+            figures = runtime_for(first.server).edge.figures(split.mark)
         except ExpectedError as error:
             problem = error.message
         versions = [

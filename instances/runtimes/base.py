@@ -297,7 +297,7 @@ class Second:
 
     upstreams: tuple[Upstream, ...]
     share: int
-    """Percent, 1 to 100."""
+    """Percent, 0 to 100."""
     mark: str
     """Of this test, in the clients' cookies."""
     own_data: bool = False
@@ -500,8 +500,8 @@ class Edge(Protocol):
     def open(self, upstreams: Sequence[Upstream], colour: Colour) -> None:
         """Requests flow to the containers of that colour from now on; those that the others are answering go on."""
 
-    def figures(self, key: str) -> dict[str, Figures]:
-        """Of an environment with two versions, by `first` and `second`: those of the latest requests that are kept."""
+    def figures(self, mark: str) -> dict[str, Figures]:
+        """Of two versions, by `first` and `second`: those of the latest requests that are kept, some 150,000."""
 
     def doors(self) -> dict[str, Colour]:
         """Those that are open, by alias, with the colour to which they lead."""

@@ -540,7 +540,7 @@ class _Edge:
         with self._store.open() as state:
             state["open_doors"] |= dict.fromkeys(_aliases(upstreams), str(colour))
 
-    def figures(self, key: str) -> dict[str, base.Figures]:
+    def figures(self, mark: str) -> dict[str, base.Figures]:
         """Nobody asks anything here."""
         return {}
 

@@ -206,7 +206,7 @@ def test_nobody_is_led_to_what_does_not_serve(first: Environment, remote: GitRem
     queues.run_all()
     with pytest.raises(NotPossible, match="not live"):
         second.lead(split(), 10, ADA)
-    assert doors.route(fresh(first)).second is None
+    assert doors.route(fresh(first)).second is None, "its doors lead nowhere yet"
 
 
 def test_the_second_one_takes_the_place_of_the_first_on_the_same_database(

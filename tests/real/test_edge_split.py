@@ -32,7 +32,7 @@ def two(place: Place) -> Iterator[Place]:
 
 
 def lead(place: Place, share: int, mark: str = "a1", *, own_data: bool = False) -> None:
-    second = Second((THERE,), share, mark, own_data=own_data) if share else None
+    second = Second((THERE,), share, mark, own_data=own_data)
     place.edge.apply([replace(ROUTE, second=second), OWN], quiet)
     place.edge.open([THERE], Colour.BLUE)
     place.edge.open(ROUTE.upstreams, Colour.BLUE)
@@ -102,24 +102,24 @@ def test_who_has_a_session_with_the_first_stays_where_the_data_differs(two: Plac
 
 def test_requests_are_counted_by_version_with_errors_and_latency(two: Place) -> None:
     lead(two, 50, mark="counted")
-    before = two.edge.figures(ROUTE.key)
     marks = {side: {**BROWSER, "Cookie": f"ocore_version=counted-{side}"} for side in ("first", "second")}
     for side, number, path in (("first", 10, "/?sleep=0"), ("second", 6, "/?sleep=0.2"), ("second", 3, "/?status=500")):
         for _ in range(number):
             ask(two.base + path, marks[side])
     time.sleep(0.3)
-    after = two.edge.figures(ROUTE.key)
+    after = two.edge.figures("counted")
 
-    def grown(side: str, name: str) -> int:
-        return int(getattr(after[side], name)) - int(getattr(before[side], name) if side in before else 0)
-
-    assert (grown("first", "requests"), grown("second", "requests")) == (10, 9)
-    assert (grown("first", "failed"), grown("second", "failed")) == (0, 3)
+    assert (after["first"].requests, after["second"].requests) == (10, 9)
+    assert (after["first"].failed, after["second"].failed) == (0, 3)
     assert after["second"].p95 >= 0.2 > after["first"].median
     assert after["first"].since is not None
-    kept = two.containers.exec(two.edge.name, ["cat", "/data/log/acme-staging.log"]).output
+    kept = two.containers.exec(two.edge.name, ["cat", "/data/log/counted/requests.log"]).output
     assert "ocore_version" not in kept
     assert "127.0.0.1" not in kept, "nothing of who asked for what"
+    lead(two, 0, mark="counted")
+    assert two.edge.figures("counted") == after, "when it is over it can still be looked at"
+    lead(two, 50, mark="next")
+    assert two.edge.figures("counted") == {}
 
 
 def test_long_polls_go_where_their_page_is(two: Place) -> None:

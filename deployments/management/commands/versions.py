@@ -67,7 +67,7 @@ class Command(PortalCommand):
         first = there.second_of
         assert first is not None  # noqa: S101 - a split is of a second version
         try:
-            figures = runtime_for(first.server).edge.figures(first.key)
+            figures = runtime_for(first.server).edge.figures(split.mark)
         except ExpectedError as error:
             figures = {}
             self.stdout.write(f"Requests could not be counted: {error.message}")
