@@ -7,7 +7,9 @@ from typing import Any, cast
 from instances.runtimes.base import Runtime
 
 ROOMS = frozenset({"images", "containers", "databases", "filestores", "edge"})
-LOOKS = frozenset(["find", "list", "logs", "exec", "exists", "size", "facts", "serves", "doors", "in_flight", "fetch"])
+LOOKS = frozenset(
+    ["find", "list", "logs", "exec", "exists", "size", "facts", "figures", "serves", "doors", "in_flight", "fetch"]
+)
 """Verbs that change nothing. `exec` is what the health check asks with."""
 
 

@@ -18,6 +18,7 @@ from deployments import (
     removal,
     scaling,
     schedule,
+    second,
 )
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
@@ -97,6 +98,10 @@ def control_instance(pk: int, verb: str) -> None:
 
 def scale_environment(pk: int) -> None:
     scaling.carry_out(pk)
+
+
+def carry_on_second(pk: int) -> None:
+    second.carry_on(pk)
 
 
 def remove_environment(pk: int) -> None:

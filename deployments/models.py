@@ -129,6 +129,8 @@ class Deployment(models.Model):
     restores = models.ForeignKey(
         "Snapshot", null=True, blank=True, on_delete=models.SET_NULL, related_name="restored_by"
     )
+    takes_from = models.ForeignKey(Environment, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    """The second version whose place it takes, with that one's data where it has its own."""
 
     live = models.BooleanField(default=False)
     live_at = models.DateTimeField(null=True, blank=True)
@@ -199,6 +201,11 @@ class Deployment(models.Model):
     @property
     def final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def brings_data(self) -> bool:
+        """Other data than what is there takes its place."""
+        return bool(self.restores_id or (self.takes_from and not self.takes_from.shares_data))
 
     @property
     def outcome(self) -> str:

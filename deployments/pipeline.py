@@ -325,8 +325,9 @@ def _undo(stage: Stage, touched: list[Step]) -> ExpectedError | None:
 def _end_what_goes_on(held: Run) -> None:
     """Whoever died or was cut off may have left a statement or a helper's container: nothing is put back beside it."""
     if held.goes_on:
-        held.runtime.databases.end_work(held.environment.database)
-        held.runtime.filestores.end_work(held.environment.volume)
+        if not held.environment.shares_data:  # then it never works on them
+            held.runtime.databases.end_work(held.environment.database)
+            held.runtime.filestores.end_work(held.environment.volume)
         held.inherited = held.goes_on = False
 
 

@@ -35,6 +35,10 @@ def enqueue_scaling(environment: int) -> None:
     _hand_over("urgent", "scale_environment", environment)
 
 
+def enqueue_second(environment: int) -> None:
+    _hand_over("urgent", "carry_on_second", environment)
+
+
 def enqueue_sweep(server: int) -> None:
     """Of a server, or of the portal itself: 0."""
     _hand_over("slow", "sweep", server)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments import control, keep_out, queues, scaling, schedule
+from deployments import control, keep_out, queues, scaling, schedule, second
 from deployments.models import Deployment, Snapshot
 from deployments.run import STALE
 from deployments.states import UNDERWAY, Status
@@ -35,10 +35,13 @@ def reconcile() -> None:
         queues.enqueue_removal(pk)
     for pk in scaling.unscaled():
         queues.enqueue_scaling(pk)
+    for pk in second.unended():
+        queues.enqueue_second(pk)
     for pk in untidied():
         queues.enqueue_sweep(pk)
     schedule.hand_out_everywhere()
     control.heal()
+    second.heal()
     keep_out.repair()
 
 

@@ -52,7 +52,8 @@ def inventory(environment: Environment) -> Inventory:
     live = Deployment.objects.filter(environment=environment, live=True).exists()
     return Inventory(
         containers=tuple(one.container for one in environment.instances.all() if one.container),
-        databases=((environment.database,) if live else ()) + tuple(kept.values_list("database", flat=True)),
+        databases=((environment.database,) if live and not environment.shares_data else ())
+        + tuple(kept.values_list("database", flat=True)),
         snapshots=kept.count(),
         dumps=snapshots.exclude(dump_path="").count(),
         deployments=environment.deployments.count(),
@@ -67,6 +68,8 @@ def refusal(environment: Environment) -> str:
     found = at_work.hindrance(environment, behind_doors=True, being_removed=True)
     if found:
         return found.message
+    if environment.beside:
+        return f"{environment.beside} is its second version. End that first: keep one of the two."
     running = environment.instances.exclude(state__in=[Instance.State.STOPPED, Instance.State.NEW]).exists()
     if environment.kind == Environment.Kind.PRODUCTION and running:
         return "It is production, and it runs. Stop its instances first."
@@ -135,9 +138,11 @@ def _remove_from_server(environment: Environment, runtime: Runtime) -> None:
     # By their whole name: a client called acme_2 is not a snapshot of acme.
     for snapshot in Snapshot.objects.filter(environment=environment):
         runtime.databases.drop(snapshot.database)
-    runtime.databases.drop(environment.database)
-    runtime.databases.drop_role(environment.database)
-    runtime.filestores.remove(environment.volume)
+    if not environment.shares_data:
+        runtime.databases.drop(environment.database)
+        runtime.filestores.remove(environment.volume)
+    if environment.second_of is None:
+        runtime.databases.drop_role(environment.role)
     runtime.edge.close(doors.upstreams(environment))
     environment.instances.update(state=Instance.State.NEW, container="")
     Door.objects.filter(environment=environment).delete()

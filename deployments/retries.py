@@ -66,6 +66,7 @@ def retry(deployment: Deployment, who: Who, trigger: Trigger) -> Deployment:
         forced=deployment.forced,
         rollback_to=deployment.rollback_to,
         restores=deployment.restores,
+        takes_from=deployment.takes_from,
         retries=deployment,
     )
 

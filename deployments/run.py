@@ -150,6 +150,12 @@ class Run:
         for name, value in fields.items():
             setattr(self.deployment, name, value)
 
+    @property
+    def begins_with(self) -> Environment | None:
+        """The environment whose data a second version has, or begins as a copy of; None once it has its own."""
+        environment = self.environment
+        return environment.second_of if environment.shares_data or self.live is None else None
+
     def say(self, error: ExpectedError) -> None:
         """Put on the deployment's row what happened, what the machine said and what to do; without secrets."""
         self.save(error=self.redact(error.message), detail=self.redact(error.detail), advice=self.redact(error.advice))
@@ -293,5 +299,5 @@ def take_over(pk: int) -> Deployment:
 
 def _load(pk: int) -> Deployment:
     return Deployment.objects.select_related(
-        "environment__project", "environment__server", "rollback_to", "restores", "delivery"
+        "environment__project", "environment__server", "rollback_to", "restores", "takes_from", "delivery"
     ).get(pk=pk)

@@ -50,6 +50,7 @@ def request_deployment(
     forced: bool = False,
     rollback_to: Deployment | None = None,
     restores: Snapshot | None = None,
+    takes_from: Environment | None = None,
     retries: Deployment | None = None,
     pushed_from: str = "",
 ) -> Deployment:
@@ -106,6 +107,7 @@ def request_deployment(
             forced=forced,
             rollback_to=rollback_to,
             restores=restores,
+            takes_from=takes_from,
             retries=retries,
             # Its place in the line, and its slot: pushes that follow each other must not starve themselves.
             **({"queued_since": queued.queued_since, "admitted_at": queued.admitted_at} if queued else {}),

@@ -30,7 +30,8 @@ def containers(
 def container(
     deployment: Deployment, config: Frozen, instance: Instance, runtime: Runtime, *, cron: bool
 ) -> ContainerSpec:
-    """One instance's; one that was added since the deployment began has its environment's settings."""
+    """One instance's; one that was added since the deployment began has its environment's settings. A second version
+    runs no scheduled actions: what they send is sent once."""
     return processes.serving(
         instance,
         deployment.pk,
@@ -38,7 +39,7 @@ def container(
         config.instance(instance.slug),
         runtime,
         addons=bool(deployment.addons),
-        cron=cron,
+        cron=cron and instance.environment.second_of_id is None,
     )
 
 

@@ -44,7 +44,7 @@ def snapshot_bytes(run: Run) -> int:
     """What it takes of the server's disk."""
     if run.environment.server.postgres_dsn:
         return 0
-    size, restored = run.runtime.databases.size, run.deployment.restores
+    size, restored = run.runtime.databases.size, run.deployment.restores or run.deployment.takes_from
     own = size(run.environment.database)
     return own + max(own, size(restored.database) if restored else 0)
 

@@ -5,6 +5,7 @@ from typing import Any
 from deployments import run as runs
 from deployments.states import Way
 from deployments.steps import planning
+from deployments.steps.base import Refused
 from instances.models import Door, Instance
 from instances.odoo.plan import Plan
 from ocore.forms import format_size
@@ -18,7 +19,10 @@ WORKER_BYTES = 150 * 1024**2
 def choose(run: runs.Run, plan: Plan) -> tuple[Way, str]:
     """The way, and in a sentence why."""
     strategy = run.config.environment["strategy"]
+    if run.environment.shares_data and run.live is None:
+        return Way.BLUE_GREEN, f"It uses the database of {run.environment.second_of}, beside which it starts."
     reason = _must_be_recreated(run, plan)
+    _refuse_beside_another(run, reason or (strategy == Strategy.RECREATE and "the strategy is to recreate"))
     if reason:
         return Way.RECREATE, reason
     if strategy == Strategy.RECREATE:
@@ -38,12 +42,31 @@ def choose(run: runs.Run, plan: Plan) -> tuple[Way, str]:
     return Way.BLUE_GREEN, "No module is installed or updated, so old and new version can use the database together."
 
 
+def _refuse_beside_another(run: runs.Run, reason: str | bool) -> None:
+    """While a second version uses the same database, nobody may change it under the other, or copy it meanwhile. Raises
+    `Refused`."""
+    environment = run.environment
+    other = environment.second_of if environment.shares_data else environment.beside
+    if (
+        reason
+        and other is not None
+        and other != run.deployment.takes_from
+        and (environment.shares_data or other.shares_data)
+    ):
+        raise Refused(
+            f"{other} uses the same database, so it cannot be changed or restored now. {reason}",
+            advice="End the second version first (keep one of the two), then deploy again.",
+        )
+
+
 def _must_be_recreated(run: runs.Run, plan: Plan) -> str:
     """Why nobody may be served meanwhile; empty when old and new version may run side by side."""
     if run.live is None:
         return "It is the first deployment."
     if run.deployment.restores:
         return "The data of an earlier instant is put back."
+    if run.deployment.takes_from and run.deployment.brings_data:
+        return f"The data of {run.deployment.takes_from} takes its place."
     if plan.changes_database:
         changed = [*plan.install, *plan.update]
         named = "all modules" if "base" in plan.update else ", ".join(changed[:5]) + ("…" if len(changed) > 5 else "")

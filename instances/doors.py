@@ -16,7 +16,7 @@ from django.utils import timezone
 from instances.entries import entry_of
 from instances.models import Door, Instance
 from instances.odoo.config import max_requests
-from instances.runtimes.base import Colour, EdgeError, Limits, Route, Runtime, Upstream
+from instances.runtimes.base import Colour, EdgeError, Limits, Route, Runtime, Second, Upstream
 from ocore import waiting
 from ocore.machine.processes import is_dead, own_name
 from projects.inheritance import resolve
@@ -59,7 +59,17 @@ def route(environment: Environment) -> Route:
         title=environment.project.name,
         entry=entry,
         limits=_limits(environment),
+        second=_second(environment),
     )
+
+
+def _second(environment: Environment) -> Second | None:
+    """Where a share of its clients is led, once it serves."""
+    beside = environment.beside
+    split = getattr(beside, "split", None)
+    if beside is None or split is None or not any(one.container for one in beside.instances.all()):
+        return None
+    return Second(upstreams(beside), split.share, split.mark, own_data=not beside.shares_data)
 
 
 def _limits(environment: Environment) -> Limits:
@@ -73,8 +83,8 @@ def routes(server: Server) -> list[Route]:
     environments = (
         Environment.objects.filter(server=server)
         .filter(Exists(deployed))
-        .select_related("project", "server")
-        .prefetch_related("instances", "domains")
+        .select_related("project", "server", "second_of", "second__split", "second__project", "second__server")
+        .prefetch_related("instances", "domains", "second__instances")
         .order_by("pk")
     )
     return [route(environment) for environment in environments]

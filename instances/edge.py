@@ -21,7 +21,7 @@ import requests
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-from instances import edge_config, edge_files, limiter
+from instances import edge_config, edge_files, edge_split, limiter
 from instances.edge_access import LOOK_HEADER, look_key
 from instances.edge_config import ADMIN, DOORS_FOLDER, HTTP_PORT, PASS_HEADER, SIDES_FOLDER, STATE
 from instances.edge_limits import SOCKET_FOLDER
@@ -35,6 +35,7 @@ from instances.runtimes.base import (
     ContainerSpec,
     EdgeError,
     Exit,
+    Figures,
     File,
     Images,
     Log,
@@ -73,6 +74,9 @@ while eval "part=\\${{OCORE_CONFIG_$number-}}"; [ -n "$part" ]; do
     number=$((number + 1))
 done | busybox base64 -d | busybox gunzip > {STATE}/next.json
 caddy reload --config {STATE}/next.json --address {ADMIN} --force
+for folder in {edge_split.FOLDER}/*; do
+    case " $3 " in *" ${{folder##*/}} "*) ;; *) rm -rf "$folder" ;; esac
+done
 echo loaded
 """
 SERVES = f'busybox wget -q -O /dev/null "http://{ADMIN}/id/$1" 2>/dev/null && echo same || echo other'
@@ -184,6 +188,7 @@ class CaddyEdge:
         if anew:
             self._make(found, log)
             self._wait_until_ready(seconds=20)
+        routes = list(routes)
         data = self._configuration(routes)
         packed = base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
         name = edge_config.loaded_id(data)
@@ -191,7 +196,8 @@ class CaddyEdge:
         environment = {f"OCORE_CONFIG_{number}": part for number, part in enumerate(parts)}
         environment["OCORE_ROOTS"] = self.spec.entrance.acme_roots
         roots = roots_name(self.spec.entrance)
-        done = self._script(APPLY, name, roots, environment=environment, what="take its new routes")
+        marks = edge_split.marks(routes)
+        done = self._script(APPLY, name, roots, marks, environment=environment, what="take its new routes")
         return anew or done.output.strip().endswith("loaded")
 
     def close(self, upstreams: Sequence[Upstream]) -> None:
@@ -213,6 +219,10 @@ class CaddyEdge:
     def open(self, upstreams: Sequence[Upstream], colour: Colour) -> None:
         """Requests flow to the containers of that colour from now on, those that were held among them."""
         self._script(OPEN, _doors(upstreams), str(colour), what=f"open the door of {_named(upstreams)}")
+
+    def figures(self, mark: str) -> dict[str, Figures]:
+        done = self._script(edge_split.FIGURES, edge_split.log_file(_key(mark)), what="count the requests")
+        return dict(edge_split.read(done.output))
 
     def doors(self) -> dict[str, Colour]:
         done = self._script(DOORS, what="say which doors are open")

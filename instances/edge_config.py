@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from instances import edge_access, edge_limits, edge_maintenance, edge_tls
+from instances import edge_access, edge_limits, edge_maintenance, edge_split, edge_tls
 from instances.edge_access import LOOK_HEADER, look_key
 from instances.edge_answers import FOR_PEOPLE, Json, answer, literal, page, plain
 from instances.runtimes.base import Colour, EdgeError, Entrance, Route, Upstream
@@ -81,7 +81,7 @@ def loaded_id(data: Json) -> str:
 def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float, entrance: Entrance) -> Json:
     return {
         "admin": {"listen": ADMIN},
-        "logging": {"logs": {"default": _log()}},
+        "logging": {"logs": {"default": _log(), **edge_split.logs(ordered)}},
         "apps": {
             **edge_tls.apps(ordered, entrance),
             "http": {
@@ -93,7 +93,7 @@ def _everything(ordered: Sequence[Route], pass_key: str, hold_seconds: float, en
                         **edge_tls.listening(entrance, HTTP_PORT),
                         "automatic_https": {"disable": True},
                         **edge_limits.TIMEOUTS,
-                        "logs": {},
+                        "logs": edge_split.logger_names(ordered),
                         "routes": [
                             {"handle": [_hide_the_server(), edge_limits.too_slow()]},
                             *(_environment(route, pass_key, hold_seconds, entrance) for route in ordered),
@@ -176,7 +176,7 @@ def _check(routes: Sequence[Route]) -> None:
                     f"Two environments want the host name {host}: {owners[host]} and {route.key}.",
                     advice="Give one of them another host name.",
                 )
-        for upstream in route.upstreams:
+        for upstream in (*route.upstreams, *(route.second.upstreams if route.second else ())):
             check_alias(upstream.alias)
 
 
@@ -249,6 +249,12 @@ def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
             for colour in Colour
         ),
         {"handle": [_drop(untrusted), limit]},
+        *edge_split.routes(route, _to_the_doors(route, hold_seconds), _to_the_second(route, hold_seconds)),
+    ]
+
+
+def _to_the_doors(route: Route, hold_seconds: float) -> list[Json]:
+    return [
         {"match": EVENTS, "terminal": True, "handle": [_event_doors(route, hold_seconds)]},
         {
             "handle": [
@@ -257,6 +263,13 @@ def _inside(route: Route, pass_key: str, hold_seconds: float) -> list[Json]:
             ]
         },
     ]
+
+
+def _to_the_second(route: Route, hold_seconds: float) -> list[Json]:
+    if route.second is None:
+        return []
+    there = edge_split.lead_to(route, route.second)
+    return [{"handle": [_facts(there)]}, *_to_the_doors(there, hold_seconds)]
 
 
 def pass_value(pass_key: str, colour: Colour) -> str:

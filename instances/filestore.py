@@ -17,6 +17,8 @@ from ocore.errors import ExpectedError
 from ocore.machine.processes import own_name
 
 MOUNT = "/var/lib/odoo"
+SOURCE = "/source"
+"""Where another environment's volume is seen."""
 TIMEOUT = 3600.0
 """Seconds for linking, listing or removing millions of files."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
@@ -82,6 +84,13 @@ rm -rf "snapshots/.$2.old" "snapshots/.$2.new"
 if [ -e "snapshots/$2" ]; then mv "snapshots/$2" "snapshots/.$2.old"; fi
 rm -rf "snapshots/.$2.old"
 """
+CARRY = f"""{_BEGIN}{_FACTS}{_COPY}
+[ -d "{SOURCE}/snapshots/$2" ] || exit {NO_SNAPSHOT}
+rm -rf "snapshots/.$2.new"
+cp -a "{SOURCE}/snapshots/$2" "snapshots/.$2.new"
+swap "snapshots/.$2.new" "snapshots/$2" "snapshots/.$2.old"
+facts "snapshots/$2"
+"""
 # Snapshots are out of Odoo's reach. Images differ in Odoo's uid: then the volume's files follow the image, once.
 ENSURE = """
 set -eu
@@ -139,6 +148,9 @@ class VolumeFilestores:
     def restore(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
         return _facts(self._run(f"put back the snapshot {snapshot}", RESTORE, volume, database, snapshot))
 
+    def carry(self, source: str, target: str, snapshot: str) -> FilestoreFacts:
+        return _facts(self._run(f"copy the snapshot {snapshot}", CARRY, target, snapshot, beside=source))
+
     def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
         return _facts(self._run("list the files", FACTS, volume, database, snapshot))
 
@@ -151,15 +163,15 @@ class VolumeFilestores:
             return  # to look into it would make it anew
         self._run(f"remove the snapshot {snapshot}", DISCARD, volume, snapshot)
 
-    def _run(self, what: str, script: str, volume: str, *names: str, image: str = "") -> str:
-        for name in (volume, *filter(None, names)):
+    def _run(self, what: str, script: str, volume: str, *names: str, image: str = "", beside: str = "") -> str:
+        for name in filter(None, (volume, beside, *names)):
             _checked(name)
         spec = ContainerSpec(
             name=f"{volume}-files-{secrets.token_hex(4)}",
             image=image or settings.OCORE_POSTGRES_IMAGE,
             entrypoint=["sh", "-c", script, "sh", MOUNT, *names],
             user="0:0",
-            volumes={volume: MOUNT},
+            volumes={volume: MOUNT} | ({beside: SOURCE} if beside else {}),
             labels={NAMESPACE_LABEL: self._spec.namespace, VOLUME_LABEL: volume, HOLDER_LABEL: own_name()},
             memory_bytes=512 * 1024**2,
             pids=64,

@@ -130,7 +130,7 @@ def odoo_conf(environment: Environment, values: Mapping[str, Any], runtime: Runt
             series=series(values["odoo_version"]),
             db_host=runtime.databases.host,
             db_port=runtime.databases.port,
-            db_user=environment.database,
+            db_user=environment.role,
             db_password=environment.database_password,
             db_name=environment.database,
             admin_passwd=config.password_hash(secrets.token_urlsafe(24), rounds=1000),

@@ -21,8 +21,9 @@ from projects.hosts import HOSTS
 from projects.hosts.proof import SIGNING_TOKEN, signing_key
 from projects.inheritance import EnvironmentOverrides
 from projects.rules import BranchRule
+from projects.second import Split
 
-__all__ = ["BranchRule", "Domain", "Environment", "Project", "Server"]
+__all__ = ["BranchRule", "Domain", "Environment", "Project", "Server", "Split"]
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MOST_AT_ONCE = 100
@@ -314,6 +315,12 @@ class Environment(EnvironmentOverrides):
         help_text="A push to it deploys here. Empty: deployed by hand.",
     )
     public = models.BooleanField(default=False, help_text="Shown on the project's status page.")
+    second_of = models.OneToOneField(
+        "self", null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="second"
+    )
+    """The environment beside which it is a second version (`projects.second`)."""
+    shares_data = models.BooleanField(default=False, editable=False)
+    """It uses that one's database and filestore, and never changes them but as clients do."""
     key = models.CharField(max_length=90, unique=True, editable=False)
     subdomain = models.CharField(max_length=63, editable=False)
     database = models.CharField(max_length=50, editable=False)
@@ -342,7 +349,15 @@ class Environment(EnvironmentOverrides):
             models.UniqueConstraint(fields=["project", "slug"], name="environment_slug_unique_in_project"),
             models.UniqueConstraint(fields=["project", "name"], name="environment_name_unique_in_project"),
             models.UniqueConstraint(fields=["server", "subdomain"], name="environment_subdomain_unique_on_server"),
-            models.UniqueConstraint(fields=["server", "database"], name="environment_database_unique_on_server"),
+            models.UniqueConstraint(
+                fields=["server", "database"],
+                condition=Q(shares_data=False),
+                name="environment_database_unique_on_server",
+            ),
+            models.CheckConstraint(
+                condition=Q(shares_data=False) | Q(second_of__isnull=False),
+                name="environment_shares_data_of_the_first",
+            ),
             models.CheckConstraint(
                 condition=Q(branch="")
                 | ~(Q(branch__startswith="-") | Q(branch__contains="..") | Q(branch__contains=" ")),
@@ -361,8 +376,19 @@ class Environment(EnvironmentOverrides):
         return f"{self.project.slug}/{self.slug}"
 
     @property
-    def inherits_from(self) -> Project:
-        return self.project
+    def inherits_from(self) -> "Project | Environment":
+        return self.second_of or self.project
+
+    @property
+    def beside(self) -> "Environment | None":
+        """Its second version."""
+        found: Environment | None = getattr(self, "second", None)
+        return found
+
+    @property
+    def role(self) -> str:
+        """PostgreSQL's, as which Odoo connects; a second version's copy is read and written by the first one's."""
+        return self.second_of.database if self.second_of else self.database
 
     @property
     def busy(self) -> bool:
@@ -389,7 +415,8 @@ class Environment(EnvironmentOverrides):
 
     @property
     def volume(self) -> str:
-        return f"{settings.OCORE_NAMESPACE}-{self.key}"
+        key = self.second_of.key if self.second_of and self.shares_data else self.key
+        return f"{settings.OCORE_NAMESPACE}-{key}"
 
     @property
     def base_image(self) -> str:
@@ -422,6 +449,9 @@ class Environment(EnvironmentOverrides):
         own = Domain.objects.filter(server=self.server, name__endswith=base).values_list("name", flat=True)
         taken = [*here.values_list("subdomain", flat=True), *(one.removesuffix(base) for one in own)]
         self.subdomain = _free(name, taken, self._longest("subdomain"))
+        if self.second_of and self.shares_data:
+            self.database = self.second_of.database
+            return
         name = re.sub(r"[^a-z0-9]+", "_", wanted)
         self.database = _free(name, here.values_list("database", flat=True), self._longest("database"), "_")
 

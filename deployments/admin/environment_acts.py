@@ -11,6 +11,7 @@ from django.urls import URLPattern, path
 
 from deployments import queues, removal, scaling, services
 from deployments.admin.keep_out import KeepOutActs
+from deployments.admin.versions import VersionsActs
 from deployments.admin.who import who
 from deployments.models import Deployment
 from deployments.services import NotPossible
@@ -32,9 +33,10 @@ def _to(deployment: Deployment) -> HttpResponse | None:
     return HttpResponseRedirect(deployment.get_absolute_url()) if may_see(Deployment) else None
 
 
-class EnvironmentActs(KeepOutActs):
+class EnvironmentActs(KeepOutActs, VersionsActs):
     acts = [
         *KeepOutActs.acts,
+        *VersionsActs.acts,
         Act("deploy", "deployments.deploy_environment"),
         ROLL_BACK,
         Act("scale", "instances.scale_environment"),

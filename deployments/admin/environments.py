@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments import edges, scaling, services
+from deployments.admin import versions
 from deployments.admin.badges import LARGE, cause_words, commit_words, deployment_link, status_tag
 from deployments.admin.due import tell_due
 from deployments.admin.environment_acts import EnvironmentActs
@@ -81,7 +82,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
         return (
             super()
             .get_queryset(request)
-            .select_related("project", "server")
+            .select_related("project", "server", "second_of__project")
             .prefetch_related(
                 Prefetch("deployments", light.filter(live=True), to_attr="live_rows"),
                 Prefetch("deployments", light.filter(pk__in=_last_pks()), to_attr="last_rows"),
@@ -93,7 +94,8 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
     @admin.display(description="environment", ordering="project__name")
     def path_and_kind(self, environment: Environment) -> SafeString:
         gone = tag("Being removed", "busy-bad", "✕", environment.removal_problem) if environment.removing_since else ""
-        return format_html("{} {} {}", environment, kind_tag(environment), gone)
+        beside = tag("Second version", "muted", "⑂", f"of {environment.second_of}") if environment.second_of_id else ""
+        return format_html("{} {} {} {}", environment, kind_tag(environment), beside, gone)
 
     @admin.display(description="server", ordering="server__name")
     def on_server(self, environment: Environment) -> str:
@@ -176,6 +178,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             "instances": environment.instances.all(),
             "wanted_instances": environment.scale_to or len(environment.instances.all()),
             "most_instances": scaling.MOST,
+            **versions.known(environment),
             "certificates": environment.certificates.all() if may_see(Certificate) else [],
             "maintenance": maintenance.current(environment),
             "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],

@@ -33,7 +33,7 @@ SNAPSHOT = re.compile(r"(.+)__s([0-9]+)")
 
 def databases(scene: Scene) -> Iterator[Thing]:
     """All but the snapshots that are kept: these are things of their own."""
-    own = {environment.database: environment for environment in scene.environments}
+    own = {environment.database: environment for environment in scene.environments if not environment.shares_data}
     rows = Snapshot.objects.filter(environment__in=scene.environments)
     snapshots = {row.database: row for row in rows.only("database", "state", "taken_at", "environment_id")}
     elsewhere, wanted = _elsewhere(scene), _wanted_templates(scene)
@@ -152,7 +152,7 @@ def _template(scene: Scene, thing: _Made, name: str, *, draft: bool, wanted: set
 
 
 def volumes(scene: Scene) -> Iterator[Thing]:
-    own = {environment.volume: environment for environment in scene.environments}
+    own = {environment.volume: environment for environment in scene.environments if not environment.shares_data}
     ours = {f"{settings.OCORE_NAMESPACE}-{name}" for name in ("edge", "limiter", "postgres")}
     for name in scene.runtime.filestores.volumes():
         thing = _Made(scene, Kind.VOLUME, name)

@@ -9,7 +9,7 @@ from deployments import serving
 from deployments.models import Snapshot, Step
 from deployments.run import Run, Stage
 from deployments.states import GENTLE, StepKind, Way
-from deployments.steps import gentle, planning
+from deployments.steps import copy, gentle, planning
 from deployments.steps.base import NO_UPDATE, Nothing, Refused, UpdateFailed
 from deployments.steps.snapshot import put_back, verify
 from instances import doors, templates
@@ -37,10 +37,14 @@ def perform(stage: Stage) -> str:
         )
     containers = [instance.container_for(run.deployment.pk) for instance in run.instances]
     stage.intend(first=first, containers=containers, one_shot=serving.update_name(run.deployment), database=False)
-    if first:
+    if first and run.begins_with:
+        copy.take(stage, run.begins_with)
+    elif first:
         _create_database(stage)
     elif run.deployment.restores:
         _restore(stage, run.deployment.restores)
+    elif run.deployment.takes_from and not run.deployment.takes_from.shares_data:
+        copy.take_over(stage, run.deployment.takes_from)
     run.check()
     with waiting.beside(*[partial(run.runtime.containers.create, spec) for spec in run.serving]):
         if run.update:
@@ -129,8 +133,10 @@ def undo(stage: Stage, step: Step) -> None:
         runtime.edge.close(doors.upstreams(environment))
         run.check()
         runtime.databases.drop(environment.database)
-        runtime.databases.drop_role(environment.database)
+        if environment.second_of is None:
+            runtime.databases.drop_role(environment.role)
         runtime.filestores.remove(environment.volume)
+        copy.undo(run, step)
         for instance in run.instances:
             instance.become(instance.State.NEW, timezone.now())
     elif step.facts["database"]:

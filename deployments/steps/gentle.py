@@ -33,7 +33,7 @@ def begin(stage: Stage, plan: Plan) -> None:
         containers=sorted(new),
         one_shot="",
         database=False,
-        stored=asdict(plan.stored) if plan.stored != plan.basis[1] else None,
+        stored=asdict(plan.stored) if plan.stored != plan.basis[1] and not run.environment.shares_data else None,
     )
     old = {instance.container for instance in run.instances}
     for found in run.runtime.containers.list({"io.ocore.environment": run.environment.key, "io.ocore.role": "odoo"}):

@@ -13,7 +13,7 @@ from instances.addons import Addon
 from instances.odoo import plan as odoo_plan
 from instances.odoo import queries
 from instances.odoo.failures import explain_failure
-from instances.odoo.plan import Basis, Plan
+from instances.odoo.plan import Basis, Plan, Policy
 from instances.odoo.queries import ModuleRow, Stored
 from instances.odoo.versions import series
 
@@ -30,6 +30,13 @@ class InvalidCode(Refused):
 
 class ChangedMeanwhile(Refused):
     default_advice = "Deploy again: what has to be updated is then decided anew."
+
+
+class ModulesDiffer(Refused):
+    default_advice = (
+        "Give the second version a copy of the data of its own; or bring this change to the first environment, in "
+        "which modules can be updated once no second version uses its database."
+    )
 
 
 class OtherVersion(Refused):
@@ -50,7 +57,7 @@ def plan_again(run: Run, copy: str) -> None:
     """From the copy that was taken behind the closed door, before anything is changed: made anew if somebody installed,
     updated or removed a module in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as
     `plan`."""
-    if run.deployment.restores:
+    if run.deployment.brings_data:
         return  # planned from data of another time, which nobody can have changed
     read = _read(run, copy)
     if read != plan(run).basis:
@@ -82,19 +89,28 @@ def _read(run: Run, database: str) -> Basis:
 
 
 def _decide(run: Run, rows: tuple[ModuleRow, ...], stored: Stored | None) -> Plan:
+    shares = run.environment.shares_data
     found = odoo_plan.plan_update(
-        run.config.environment["update_policy"],
+        Policy.VERSION if shares else run.config.environment["update_policy"],
         run.config.wanted_modules,
         rows,
         stored,
         _addons(run.deployment),
         base_image=run.deployment.base_image_id,
-        base_image_before="" if run.live else templates.image_id(run.runtime, run.config.base_image),
+        base_image_before="" if run.live or run.begins_with else templates.image_id(run.runtime, run.config.base_image),
     )
     if found.missing:
         raise ModulesMissing(
             f"Installed in the database, but no longer in the repository: {', '.join(found.missing)}. "
             "Odoo would not start with them missing. Nothing was changed."
+        )
+    if shares and found.changes_database:
+        told = "; ".join(
+            f"{name}: {found.reasons.get(name, 'to be changed')}" for name in (*found.install, *found.update)
+        )
+        raise ModulesDiffer(
+            f"{run.environment} uses the database of {run.environment.second_of}, whose modules are of other versions: "
+            f"{told}. Nothing was changed."
         )
     if found.suspects:
         _ask_the_image(run, found.suspects)
@@ -117,9 +133,11 @@ def _ask_the_image(run: Run, suspects: Sequence[str]) -> None:
 
 def _refuse_other_version(run: Run) -> None:
     """Another Odoo series cannot read this database; only the one that it belongs to may be put on it."""
-    if run.live is None or run.deployment.restores:
+    source = run.begins_with
+    live = Deployment.objects.filter(environment=source, live=True).first() if source else run.live
+    if live is None or run.deployment.brings_data:
         return
-    then = thaw(run.live).environment["odoo_version"]
+    then = thaw(live).environment["odoo_version"]
     now = run.config.environment["odoo_version"]
     if series(then).name != series(now).name:
         raise OtherVersion(f"{run.environment} has a database of Odoo {then}; Odoo {now} cannot run on it.")
@@ -129,6 +147,10 @@ def _database(run: Run) -> str:
     """Whose modules the plan starts from: the one to be restored, the living one, or the one it will be copied from."""
     if run.deployment.restores:
         return run.deployment.restores.database
+    if run.deployment.takes_from:
+        return run.deployment.takes_from.database
+    if run.begins_with:
+        return run.begins_with.database
     return run.environment.database if run.live else templates.name_for(run.runtime, run.config.base_image)
 
 
@@ -145,7 +167,7 @@ def tell(found: Plan, log: Callable[[str], None]) -> None:
 
 def may_stay(run: Run, found: Plan) -> bool:
     """This deployment would put the very same in the place of what runs."""
-    if found.changes_database or run.deployment.restores:
+    if found.changes_database or run.deployment.brings_data:
         return False
     live = run.live
     if live is None or run.deployment.forced or not live.content or live.content != run.deployment.content:

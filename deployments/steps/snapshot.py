@@ -15,7 +15,7 @@ from deployments import estimates, space, ways
 from deployments.models import Snapshot, Step
 from deployments.run import Lost, Run, Stage
 from deployments.states import GENTLE, Way
-from deployments.steps import planning
+from deployments.steps import copy, planning
 from deployments.steps.base import DataLost, Nothing
 from deployments.steps.health_check import wait_until_healthy
 from instances import doors
@@ -65,6 +65,10 @@ def perform(stage: Stage) -> str:
     _take_in(run)
     run.check()
     if way in GENTLE:
+        if run.live is None:
+            runtime.edge.close(
+                doors.upstreams(environment)
+            )  # an earlier environment of this name may have left it open
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
         raise Nothing("The database is not changed, and clients go on writing: there is nothing to keep.")
     old = [instance for instance in run.instances if instance.container]
@@ -97,6 +101,8 @@ def perform(stage: Stage) -> str:
                 f"{left} requests did not end within {settings.OCORE_DRAIN_SECONDS} s; they are cut off, unanswered."
             )
         run.check()
+        if run.deployment.takes_from:
+            copy.hold(stage, run.deployment.takes_from)
         _stop_everything(run)
     stage.log("The door is closed, the old version is stopped. Nobody writes now.")
     run.check()
@@ -233,6 +239,7 @@ def undo(stage: Stage, step: Step) -> None:
             instance.become(Instance.State.RUNNING, timezone.now())
     run.check()
     doors.open(run.environment, runtime, holder=str(run.deployment))
+    copy.give_back(run, step)
     _tidy(stage, Snapshot.objects.get(pk=step.facts["snapshot"]))
 
 

@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
@@ -150,3 +150,48 @@ def _set_parameters(values: Mapping[str, str]) -> str:
 def _text(template: Any, **values: str) -> str:
     """SQL with its values quoted as PostgreSQL's own client does it."""
     return sql.SQL(template).format(**{key: sql.Literal(value) for key, value in values.items()}).as_string(None)
+
+
+QUIET_TABLES = re.compile(r"(bus|ir_cron|ir_logging|ir_profile|res_users_log|mail_presence)(_|$).*")
+"""What Odoo writes by itself, without anybody's doing."""
+MOST_ROWS = 10_000
+"""Of a large table only the newest so many are looked at."""
+LARGE = 200_000
+
+WRITTEN_TABLES_SQL = """
+SELECT c.table_name, COALESCE(MAX(m.model), c.table_name), COALESCE(MAX(p.reltuples), 0)::bigint
+FROM information_schema.columns AS c
+JOIN information_schema.tables AS t USING (table_schema, table_name)
+LEFT JOIN ir_model AS m ON replace(m.model, '.', '_') = c.table_name
+LEFT JOIN pg_class AS p ON p.relname = c.table_name AND p.relkind = 'r'
+WHERE c.table_schema = 'public' AND c.column_name = 'write_date' AND t.table_type = 'BASE TABLE'
+GROUP BY c.table_name ORDER BY c.table_name
+"""
+"""Tables whose rows say when they were written, their models, and about how many rows they have."""
+
+
+def written_since_sql(tables: Iterable[Sequence[str]], since: datetime) -> str:
+    """One question: a row for each model of which something was written since, with how many. Empty without tables."""
+    asked = [
+        _written(table, model, int(rows) > LARGE, since)
+        for table, model, rows in tables
+        if not QUIET_TABLES.match(table)
+    ]
+    if not asked:
+        return ""
+    union = sql.SQL(" UNION ALL ").join(asked)
+    return (
+        sql.SQL("SELECT model, count FROM ({}) AS found WHERE count > 0 ORDER BY count DESC, model")
+        .format(union)
+        .as_string()
+    )
+
+
+def _written(table: str, model: str, large: bool, since: datetime) -> sql.Composed:
+    rows = sql.SQL("SELECT write_date FROM {}").format(sql.Identifier(table))
+    if large:
+        rows = sql.SQL("{} ORDER BY id DESC LIMIT {}").format(rows, sql.Literal(MOST_ROWS))
+    moment = since.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+    return sql.SQL("SELECT {} AS model, count(*) AS count FROM ({}) AS rows WHERE write_date > {}::timestamp").format(
+        sql.Literal(model), rows, sql.Literal(moment)
+    )

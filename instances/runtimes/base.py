@@ -288,6 +288,35 @@ class Route:
     """Shown on the maintenance page."""
     entry: Entry = Entry()
     limits: Limits = Limits()
+    second: "Second | None" = None
+
+
+@dataclass(frozen=True)
+class Second:
+    """Another version of an environment, to which a share of its clients is led."""
+
+    upstreams: tuple[Upstream, ...]
+    share: int
+    """Percent, 0 to 100."""
+    mark: str
+    """Of this test, in the clients' cookies."""
+    own_data: bool = False
+    """Who has a session with the first one knows nothing of it there, and stays."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What became of the requests to a version."""
+
+    requests: int = 0
+    refused: int = 0
+    """4xx."""
+    failed: int = 0
+    """5xx."""
+    median: float = 0.0
+    """Seconds, as `p95`."""
+    p95: float = 0.0
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -442,6 +471,9 @@ class Filestores(Protocol):
     def restore(self, volume: str, database: str, snapshot: str) -> FilestoreFacts:
         """The filestore becomes what it was at the snapshot, which stays; atomic for whoever looks. What it is then."""
 
+    def carry(self, source: str, target: str, snapshot: str) -> FilestoreFacts:
+        """A snapshot of one volume becomes one of another, under the same name."""
+
     def facts(self, volume: str, database: str, snapshot: str = "") -> FilestoreFacts:
         """Of the living filestore, or of a snapshot."""
 
@@ -467,6 +499,9 @@ class Edge(Protocol):
 
     def open(self, upstreams: Sequence[Upstream], colour: Colour) -> None:
         """Requests flow to the containers of that colour from now on; those that the others are answering go on."""
+
+    def figures(self, mark: str) -> dict[str, Figures]:
+        """Of two versions, by `first` and `second`: those of the latest requests that are kept, some 150,000."""
 
     def doors(self) -> dict[str, Colour]:
         """Those that are open, by alias, with the colour to which they lead."""

@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         facts = {"name": NAME, "port": self.server.server_port, "headers": dict(self.headers)}
         body = json.dumps(facts | {"padding": " " * 2000}).encode()
         note("answered", self.command, self.path)
-        self.send_response(200)
+        self.send_response(int(parse_qs(parts.query).get("status", ["200"])[0]))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -1,0 +1,442 @@
+"""A second version beside the first: set up, looked at, given clients, and ended by keeping one of the two."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
+from django.test import Client as DjangoClient
+from django.urls import reverse
+
+from deployments import recovery, removal, second, services
+from deployments.models import Deployment
+from deployments.run import Run
+from deployments.services import NotPossible
+from deployments.states import Status, Way
+from deployments.steps import copy
+from instances import doors
+from instances.models import Door, Instance
+from instances.runtimes import runtime_for
+from instances.runtimes.base import Colour, DatabaseError
+from instances.runtimes.simulated import Faults
+from projects.models import Environment, Split
+from tests.acme import ADA, Client, addon, running, simulated
+from tests.conftest import Queues
+from tests.git_remote import GitRemote
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PYTHON = {"acme_notes/models.py": "X = 2\n"}
+
+
+@pytest.fixture
+def first(deploy: Any, production: Environment, faults: Faults) -> Environment:
+    assert deploy().status == Status.SUCCEEDED
+    faults.calls.clear()
+    return production
+
+
+@pytest.fixture
+def begin(first: Environment, remote: GitRemote, queues: Queues) -> Callable[..., Split]:
+    def run(files: dict[str, str] | None = None, *, shared: bool = True) -> Split:
+        remote.commit("Other", addon() | PYTHON if files is None else files, branch="other")
+        deployment = second.begin(first, "Second", ADA, ref="other", shared=shared)
+        queues.run_all()
+        deployment.refresh_from_db()
+        assert deployment.status == Status.SUCCEEDED, deployment.error
+        return split()
+
+    return run
+
+
+def split() -> Split:
+    return Split.objects.select_related("environment__second_of", "environment__server").get()
+
+
+def lead(share: int, queues: Queues) -> None:
+    second.lead(split(), share, ADA)
+    queues.run_all()
+
+
+def end(keep: str, queues: Queues) -> None:
+    second.end(split(), keep, ADA)
+    for _ in range(4):
+        queues.run_all()
+        recovery.reconcile()
+    queues.run_all()
+
+
+def fresh(environment: Environment) -> Environment:
+    return Environment.objects.select_related("project", "server").get(pk=environment.pk)
+
+
+def live(environment: Environment) -> Deployment:
+    return Deployment.objects.get(environment=environment, live=True)
+
+
+def databases() -> list[str]:
+    return sorted(name for name in simulated(lambda state: state["databases"]) if not name.startswith("ocore_base"))
+
+
+# On the same database
+
+
+def test_a_second_version_on_the_same_database_starts_beside_the_first(
+    begin: Callable[..., Split], first: Environment
+) -> None:
+    there = begin().environment
+
+    assert (there.database, there.volume, there.role) == (first.database, first.volume, first.database)
+    assert databases() == [first.database]
+    assert live(there).way == Way.BLUE_GREEN
+    assert "uses the database" in live(there).way_because
+    assert len(running(first)) == 2, "both serve"
+    assert there.hostname != first.hostname
+    assert runtime_for(first.server).edge.fetch(there.hostname, "/", timeout=1).ok
+    assert there.inherits_from == first, "its settings are the first one's"
+
+
+def test_it_is_refused_on_the_same_database_where_the_versions_of_modules_differ(
+    first: Environment, remote: GitRemote, queues: Queues
+) -> None:
+    remote.commit("Newer", addon("2.0"), branch="other")
+    deployment = second.begin(first, "Second", ADA, ref="other")
+    queues.run_all()
+    deployment.refresh_from_db()
+
+    assert deployment.status == Status.FAILED
+    assert "acme_notes: version" in deployment.error
+    assert "copy of the data of its own" in deployment.advice
+    assert running(first) == [first.instances.get().container]
+    assert databases() == [first.database]
+
+
+def test_only_the_first_version_runs_scheduled_actions(begin: Callable[..., Split], first: Environment) -> None:
+    there = begin().environment
+    found = {}
+    for environment in (first, there):
+        run = Run(live(environment))
+        files = {file.path: file.content.decode() for file in run.serving[0].files}
+        found[environment.pk] = next(text for text in files.values() if "max_cron_threads" in text)
+    assert "max_cron_threads = 0" not in found[first.pk]
+    assert "max_cron_threads = 0" in found[there.pk]
+    assert f"db_user = {first.database}" in found[there.pk]
+
+
+def test_while_it_uses_the_database_nobody_changes_that_under_it(
+    begin: Callable[..., Split], first: Environment, remote: GitRemote, deploy: Any
+) -> None:
+    begin()
+    before = live(first)
+    remote.commit("An update", addon("1.1"))
+    refused = deploy()
+
+    assert refused.status == Status.FAILED
+    assert "uses the same database" in refused.error
+    assert live(first) == before
+    assert len(running(first)) == 2
+    remote.commit("Code only", addon() | {"acme_notes/static/more.js": "1\n"})
+    assert deploy().way == Way.BLUE_GREEN, "what touches no data goes on"
+
+
+def test_removing_it_leaves_the_first_ones_data(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    begin()
+    client = Client(first)
+    assert client.write("one")
+    with pytest.raises(NotPossible, match="second version"):
+        removal.request(fresh(first), ADA)
+    end("first", queues)
+
+    assert not Split.objects.exists()
+    assert not Environment.objects.exclude(pk=first.pk).exists()
+    assert client.write("two")
+    assert client.found == ["one", "two"]
+    assert running(first) == [first.instances.get().container]
+
+
+# A share of the clients
+
+
+def test_clients_are_led_there_and_back_and_lose_nothing(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    there = begin().environment
+    client = Client(first)
+    client.write("before")
+    assert second.consequences(split(), 100).endswith("nothing is lost, whichever serves.")
+    lead(100, queues)
+    assert _reached(first).startswith(f"ocore-{there.key}")
+    client.write("there")
+    lead(0, queues)
+    assert _reached(first).startswith(f"ocore-{first.key}")
+    client.write("back")
+    assert client.found == client.accepted == ["before", "there", "back"]
+    assert split().set_by == "ada"
+
+
+def _reached(environment: Environment) -> str:
+    from instances.runtimes.simulated import serving
+
+    return simulated(lambda state: serving(state, environment.hostname)).replace("ocore-test-", "ocore-")
+
+
+def test_a_new_test_forgets_the_cookies_of_the_last_one(begin: Callable[..., Split], queues: Queues) -> None:
+    begin()
+    lead(30, queues)
+    marks = [split().mark]
+    lead(60, queues)
+    assert split().mark == marks[0], "who was led there by chance stays there"
+    lead(0, queues)
+    lead(30, queues)
+    assert split().mark != marks[0]
+
+
+@pytest.mark.parametrize("share", [-1, 101])
+def test_a_share_is_a_percentage(begin: Callable[..., Split], share: int) -> None:
+    begin()
+    with pytest.raises(NotPossible, match="0 to 100"):
+        second.lead(split(), share, ADA)
+
+
+def test_nobody_is_led_to_what_does_not_serve(first: Environment, remote: GitRemote, queues: Queues) -> None:
+    remote.commit("Newer", addon("2.0"), branch="other")
+    second.begin(first, "Second", ADA, ref="other")
+    queues.run_all()
+    with pytest.raises(NotPossible, match="not live"):
+        second.lead(split(), 10, ADA)
+    assert doors.route(fresh(first)).second is None, "its doors lead nowhere yet"
+
+
+def test_the_second_one_takes_the_place_of_the_first_on_the_same_database(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    there = begin().environment
+    wanted = live(there).commit
+    lead(50, queues)
+    client = Client(first)
+    client.write("one")
+    end("second", queues)
+
+    assert live(first).commit == wanted
+    assert not Environment.objects.exclude(pk=first.pk).exists()
+    assert client.write("two")
+    assert client.found == ["one", "two"]
+    assert databases() == sorted([first.database, Deployment.objects.get(live=True).snapshots.get().database])
+    assert not Door.objects.exists()
+
+
+# On a copy
+
+
+def test_a_copy_begins_with_the_first_ones_data_and_goes_its_own_way(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    here = Client(first)
+    here.write("before")
+    there = begin(addon("2.0"), shared=False).environment
+    assert there.database != first.database
+    assert there.role == first.database
+    assert split().copied_at is not None
+    clients = Client(there)
+    assert clients.found == ["before"]
+    clients.write("there")
+    here.write("here")
+    assert (here.found, clients.found) == (["before", "here"], ["before", "there"])
+    assert not Door.objects.exists()
+    assert databases() == sorted([first.database, there.database])
+    volumes = simulated(lambda state: state["volumes"])
+    assert [one["snapshots"] for one in volumes.values()].count({}) == len(volumes), "nothing of the copying stays"
+
+
+def test_what_may_be_lost_is_said_before_each_switch(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    begin(shared=False)
+    Client(first).write("here")
+    assert "notes 1" in second.consequences(split(), 100)
+    lead(100, queues)
+    assert "do not see what they wrote" in second.consequences(split(), 0)
+    assert "removed with its data" in second.end_consequences(split(), "first")
+    assert "kept as a snapshot" in second.end_consequences(split(), "second")
+
+
+def test_its_data_takes_the_place_of_the_first_ones_which_is_kept(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    here = Client(first)
+    here.write("before")
+    there = begin(addon("2.0"), shared=False).environment
+    wanted = live(there).commit
+    lead(100, queues)
+    here.write("there")
+    end("second", queues)
+
+    assert not Environment.objects.exclude(pk=first.pk).exists()
+    assert live(first).commit == wanted
+    assert here.write("after")
+    assert here.found == ["before", "there", "after"]
+    kept = services.rollback_offer(fresh(first))
+    assert kept.snapshot is not None, "what the first one had can be gone back to"
+    assert not Door.objects.exists()
+    assert databases() == sorted([first.database, kept.snapshot.database])
+
+
+def test_when_it_cannot_take_the_place_both_go_on_with_what_they_had(
+    begin: Callable[..., Split], first: Environment, queues: Queues, faults: Faults
+) -> None:
+    here = Client(first)
+    here.write("before")
+    there = begin(shared=False).environment
+    lead(100, queues)
+    here.write("there")
+    faults.raised["filestores.carry"] = DatabaseError("The disk is full.")
+    end("second", queues)
+
+    ended = Deployment.objects.filter(environment=first).latest()
+    assert ended.status == Status.ROLLED_BACK
+    assert split().ending == ""
+    assert "The disk is full" in split().problem
+    assert Client(there).found == ["before", "there"]
+    assert here.found == ["before"], "the first one's own data"
+    assert here.write("there again"), "its clients are served where they were"
+    assert Client(there).found == ["before", "there", "there again"]
+    assert not Door.objects.exists()
+    assert len(running(first)) == 2
+
+
+class Killed(BaseException):
+    """As -9."""
+
+
+def test_a_worker_killed_while_it_copies_leaves_the_first_one_open_and_nothing_else(
+    first: Environment, remote: GitRemote, queues: Queues, faults: Faults
+) -> None:
+    remote.commit("Other", addon("2.0"), branch="other")
+    second.begin(first, "Second", ADA, ref="other", shared=False)
+
+    def die(source: str, target: str) -> None:
+        raise Killed
+
+    faults.raised["databases.clone"] = die
+    with pytest.raises(Killed):
+        queues.run_all()
+    Door.objects.update_or_create(
+        environment=first,
+        defaults={"server": first.server, "holder": f"{copy.HOLDER}acme/second", "closed_at": first.created_at},
+    )
+    runtime_for(first.server).edge.close(doors.upstreams(first))
+    faults.clear()
+    Deployment.objects.filter(environment__slug="second").update(heartbeat_at=None, holder="")
+    Environment.objects.update(busy_with="", busy_until=None, busy_by="")
+    for _ in range(3):
+        recovery.reconcile()
+        queues.run_all()
+
+    assert not Door.objects.exists()
+    assert Client(first).write("served")
+    assert databases() == [first.database]
+    assert Deployment.objects.get(environment__slug="second").final
+
+
+@pytest.mark.parametrize("wrong", ["its own second", "another second", "not deployed"])
+def test_what_may_have_a_second_version(begin: Callable[..., Split], first: Environment, wrong: str) -> None:
+    begin()
+    if wrong == "its own second":
+        with pytest.raises(NotPossible, match="second version itself"):
+            second.begin(split().environment, "Third", ADA)
+    elif wrong == "another second":
+        with pytest.raises(NotPossible, match="has a second version already"):
+            second.begin(fresh(first), "Third", ADA)
+    else:
+        Split.objects.all().delete()
+        with pytest.raises(NotPossible, match="no second version"):
+            second.split_of(fresh(first))
+
+
+def test_a_route_has_its_second_version_with_doors_of_its_own(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    there = begin().environment
+    lead(40, queues)
+    found = doors.route(fresh(first)).second
+    assert found is not None
+    assert (found.share, found.own_data, found.upstreams) == (40, False, doors.upstreams(fresh(there)))
+    assert runtime_for(first.server).edge.doors()[there.instances.get().alias] == Colour.BLUE
+    assert Instance.objects.filter(environment=there, state=Instance.State.RUNNING).exists()
+
+
+# As people see it
+
+
+@pytest.fixture
+def ops(client: DjangoClient) -> DjangoClient:
+    person = User.objects.create_user("ops", is_staff=True)
+    names = ["view_environment", "split_environment", "view_deployment"]
+    person.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(person)
+    return client
+
+
+def page_of(environment: Environment) -> str:
+    return reverse("admin:projects_environment_versions", args=[environment.pk])
+
+
+def test_it_is_set_up_split_and_ended_on_its_page(
+    first: Environment, remote: GitRemote, queues: Queues, ops: DjangoClient
+) -> None:
+    remote.commit("Other", addon() | PYTHON, branch="other")
+    assert b"Set it up" in ops.get(page_of(first)).content
+    ops.post(page_of(first), {"name": "Blue", "ref": "other", "uses": "shared"})
+    queues.run_all()
+    compared = ops.get(page_of(first)).content.decode()
+    assert "Acme / Blue" in compared
+    assert "Switch to the second" in compared
+    asked = ops.get(page_of(first), {"share": "25"}).content.decode()
+    assert "nothing is lost" in asked
+    assert split().share == 0, "asking changes nothing"
+    ops.post(page_of(first), {"share": "25"})
+    assert (split().share, split().set_by) == (25, "ops")
+    own = ops.get(reverse("admin:projects_environment_change", args=[first.pk])).content.decode()
+    assert "is its second version, and gets <strong>25 %</strong>" in own
+    assert "being removed" not in own
+    asked = ops.get(page_of(split().environment), {"keep": "first"}).content.decode()
+    assert "same database" in asked
+    ops.post(page_of(first), {"keep": "first"})
+    assert split().ending == "first"
+
+
+def test_what_is_not_possible_is_said_on_its_page(begin: Callable[..., Split], ops: DjangoClient) -> None:
+    there = begin().environment
+    answer = ops.post(page_of(there), {"share": "101"}, follow=True)
+    assert "0 to 100 percent" in answer.content.decode()
+    answer = ops.post(page_of(there), {"share": "many"}, follow=True)
+    assert "whole number" in answer.content.decode()
+
+
+def test_the_page_needs_its_permission(first: Environment, client: DjangoClient) -> None:
+    person = User.objects.create_user("viewer", is_staff=True)
+    person.user_permissions.set(Permission.objects.filter(codename="view_environment"))
+    client.force_login(person)
+    assert client.get(page_of(first)).status_code == 403
+    assert client.post(page_of(first), {"share": "10"}).status_code == 403
+
+
+def test_the_command_line_does_the_same(
+    first: Environment, remote: GitRemote, queues: Queues, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote.commit("Other", addon() | PYTHON, branch="other")
+    call_command("versions", "acme/production", "--begin", "Blue", "--ref", "other")
+    queues.run_all()
+    call_command("versions", "acme/production", "--share", "30")
+    call_command("versions", "acme/production")
+    said = capsys.readouterr().out
+    assert "nothing is lost" in said
+    assert "first  acme/production" in said
+    assert "second acme/blue" in said
+    assert "30 %" in said
+    call_command("versions", "acme/production", "--keep", "first")
+    assert split().ending == "first"
+    with pytest.raises(CommandError, match="being ended"):
+        call_command("versions", "acme/production", "--share", "10")
