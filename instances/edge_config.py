@@ -156,7 +156,7 @@ def _behind_the_door(route: Route, position: int, colour: Colour, hold_seconds: 
                 "routes": [
                     {"handle": [_facts(route), _drop([DOOR_HEADER])]},
                     {"match": EVENTS, "terminal": True, "handle": [_event_proxy(pool, colour, hold_seconds)]},
-                    {"handle": [_http_proxy(pool, colour, hold_seconds)]},
+                    {"handle": [_http_side(pool, colour, hold_seconds)]},
                 ],
             }
         ],
@@ -320,6 +320,25 @@ def _doors(upstreams: list[Json], hold_seconds: float, **more: Any) -> Json:
     )
 
 
+def _http_side(pool: Sequence[Upstream], colour: Colour, hold_seconds: float) -> Json:
+    """An instance of several that ends with a request in its hands: what only reads is asked of another, once. More
+    often would let a request that kills an Odoo kill them all, again and again. What may have written is never sent
+    again: its client hears that nobody knows."""
+    own, *others = pool
+    if not others:
+        return _http_proxy(pool, colour, hold_seconds)
+    broken_off = {"method": ["GET", "HEAD"], "vars": {"{http.error.status_code}": ["502"]}}
+    again = _http_proxy([*others, own], colour, hold_seconds)
+    as_it_was = {"handler": "error", "status_code": "{http.error.status_code}"}
+    return {
+        "handler": "subroute",
+        "routes": [{"handle": [_http_proxy(pool, colour, hold_seconds)]}],
+        "errors": {
+            "routes": [{"match": [broken_off], "terminal": True, "handle": [again]}, {"handle": [as_it_was]}],
+        },
+    }
+
+
 def _http_proxy(pool: Sequence[Upstream], colour: Colour, hold_seconds: float) -> Json:
     return _proxy(
         [{"dial": counted_address(each, colour), "max_requests": each.max_requests} for each in pool],
@@ -354,8 +373,8 @@ def _event_addresses(pool: Sequence[Upstream], colour: Colour) -> list[str]:
 
 
 def _hold(policy: str, hold_seconds: float) -> Json:
-    """Waits while no upstream is available or none accepts a connection. What was sent once is never sent again,
-    whatever its method (Caddy would repeat a GET): hence the condition that no request meets."""
+    """Waits while no upstream is available or none accepts a connection. Caddy would send a GET that was broken off
+    again and again until then: hence the condition that no request meets; `_http_side` does it once."""
     return {
         "selection_policy": {"policy": policy},
         "try_duration": _milliseconds(hold_seconds),

@@ -284,6 +284,24 @@ def test_a_request_that_odoo_breaks_off_is_never_sent_again(place: Place) -> Non
     assert [line[3] for line in place.journal(name) if line[4] == "/breaks"] == ["GET", "POST"]
 
 
+def test_of_several_another_is_asked_once_when_one_breaks_a_reading_request_off(place: Place) -> None:
+    other = Upstream("acme-staging-2", max_requests=8)
+    names = [place.serve("new"), place.stand_in("other")]
+    place.containers.join_edge(names[1], other.name(Colour.BLUE))
+    place.edge.apply([replace(ROUTE, upstreams=(UPSTREAM, other))], quiet)
+    place.edge.open([UPSTREAM, other], Colour.BLUE)
+    answer = place.get("/breaks")
+    assert answer.status_code == 502
+    assert answer.json()["error"] == "unreachable"
+    assert len([line for line in place.journal(names[0]) if line[4] == "/breaks"]) == 2
+    time.sleep(2.5)
+    assert place.post("/breaks").status_code == 502
+    asked = [line for line in place.journal(names[0]) if line[4] == "/breaks"]
+    assert sorted((line[1], line[3]) for line in asked[:2]) == [("new", "GET"), ("other", "GET")]
+    assert [line[3] for line in asked[2:]] == ["POST"], "it may have written"
+    place.containers.remove(names[1])
+
+
 def test_the_portal_alone_passes_a_closed_door(place: Place) -> None:
     place.serve("new")
     place.edge.close([UPSTREAM])
