@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from deployments import services
+from deployments import scaling, services
 from deployments.models import Deployment, LogChunk, Snapshot
 from deployments.services import Who
 from deployments.states import Status, StepKind, Trigger, Way
@@ -19,7 +19,7 @@ from instances.runtimes import runtime_for
 from projects.models import Environment, Project, Server
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
-from tests.real.writer import Writer
+from tests.real.writer import Reader, Writer
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("_clean_machine", "module_db")]
 
@@ -239,6 +239,56 @@ def test_a_push_that_changes_no_module_goes_beside_the_old_version_and_no_reques
     assert "The door is closed" not in log_of(second)
     assert not Snapshot.objects.filter(deployment=second).exists()
     Environment.objects.filter(pk=production.pk).update(odoo_conf=None)
+
+
+def scale(production: Environment, count: int, deploy: Callable[..., Deployment]) -> list[str]:
+    """The names of so many instances' containers, the first instance's first."""
+    scaling.request(production, count, Who("ada"))
+    deploy.queues.run_all()  # type: ignore[attr-defined]
+    production.refresh_from_db()
+    assert (production.scale_to, production.scale_problem) == (None, "")
+    return [instance.container for instance in production.instances.order_by("pk")]
+
+
+def test_a_rolling_deployment_of_two_instances_fails_no_request(
+    deploy: Callable[..., Deployment], production: Environment, writer: Writer
+) -> None:
+    before = scale(production, 2, deploy)
+    Environment.objects.filter(pk=production.pk).update(strategy="rolling", odoo_conf={"log_level": "warn"})
+    production.refresh_from_db()
+
+    rolled = deploy()
+
+    Environment.objects.filter(pk=production.pk).update(strategy=None, odoo_conf=None)
+    production.refresh_from_db()
+    assert (rolled.status, rolled.way) == (Status.SUCCEEDED, Way.ROLLING), log_of(rolled)
+    now = odoo_containers(production)
+    assert (len(now), set(now.values())) == (2, {"running"})
+    assert not set(now) & set(before), "both were replaced"
+    assert writer.failed == []
+    assert "The door is closed" not in log_of(rolled)
+    no_write_lost(writer, production)
+
+
+def test_one_of_two_instances_that_is_killed_fails_no_request_that_another_may_repeat(
+    deploy: Callable[..., Deployment], production: Environment, writer: Writer
+) -> None:
+    import docker
+
+    second = scale(production, 2, deploy)[1]
+    with Reader(writer.url, production.hostname, per_second=20) as reader:
+        reader.wait_for(20)
+        docker.from_env().containers.get(second).kill("SIGKILL")
+        killed = time.monotonic()
+        reader.wait_for(60)
+    assert reader.failed == []
+    lost = writer.failed
+    assert {attempt.status for attempt in lost} <= {502}, "nobody knows what became of it, and its client is told so"
+    assert [attempt for attempt in lost if attempt.started > killed] == [], "only what it had in its hands"
+    writer.forget(lost)
+    no_write_lost(writer, production)
+    scale(production, 1, deploy)
+    still_serves(production, live(production), writer)
 
 
 def test_a_push_whose_addon_breaks_at_update_is_taken_back(

@@ -27,6 +27,7 @@ class Writer:
     limit: int = 6000
     prefix: str = "note"
     attempts: list[Attempt] = field(default_factory=list)
+    success = 201
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -59,26 +60,50 @@ class Writer:
     def _write(self, title: str) -> None:
         started = time.monotonic()
         try:
-            answer = requests.post(
-                f"{self.url}/acme_notes/post", json={"title": title}, headers={"Host": self.host}, timeout=180
-            )
-            status = answer.status_code
+            status = self._ask(title)
         except requests.RequestException:
             status = 0
         with self._lock:
             self.attempts.append(Attempt(title, started, time.monotonic() - started, status))
 
+    def _ask(self, title: str) -> int:
+        named = {"Host": self.host}
+        return requests.post(
+            f"{self.url}/acme_notes/post", json={"title": title}, headers=named, timeout=180
+        ).status_code
+
+    def wait_for(self, more: int, seconds: float = 60) -> None:
+        """Until so many further requests have been answered, or have failed."""
+        wanted, deadline = len(self.attempts) + more, time.monotonic() + seconds
+        while len(self.attempts) < wanted:
+            assert time.monotonic() < deadline, f"{len(self.attempts)} of {wanted} requests are answered"
+            time.sleep(0.05)
+
+    def forget(self, attempts: list[Attempt]) -> None:
+        """They have been judged; what is asked for later is asked of the others."""
+        with self._lock:
+            self.attempts = [attempt for attempt in self.attempts if attempt not in attempts]
+
     @property
     def accepted(self) -> set[str]:
         with self._lock:
-            return {attempt.title for attempt in self.attempts if attempt.status == 201}
+            return {attempt.title for attempt in self.attempts if attempt.status == self.success}
 
     @property
     def failed(self) -> list[Attempt]:
         with self._lock:
-            return [attempt for attempt in self.attempts if attempt.status != 201]
+            return [attempt for attempt in self.attempts if attempt.status != self.success]
 
     @property
     def longest(self) -> float:
         with self._lock:
             return max((attempt.seconds for attempt in self.attempts), default=0.0)
+
+
+class Reader(Writer):
+    """Asks for a page that Odoo makes from its database."""
+
+    success = 200
+
+    def _ask(self, title: str) -> int:
+        return requests.get(f"{self.url}/web/login", headers={"Host": self.host}, timeout=180).status_code
