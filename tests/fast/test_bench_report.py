@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import guard, report, restore, sized
+from tests.bench import clients, guard, report, restore, sides, sized, traffic
 from tests.bench.__main__ import BENCHES, arguments
+from tests.bench.clients import Aim, Request
 from tests.bench.door import failures, longest_wait
 from tests.bench.report import Figure
+from tests.git_remote import GitRemote
 from tests.real.writer import Attempt
 
 LIVE = Figure("push to live", "s", (8.0, 9.5, 8.5), "make bench", (8.0, 7.0, 9.0), aim="+1 s")
@@ -149,6 +151,78 @@ def test_every_bench_is_described() -> None:
     assert [name for name in BENCHES if f"| `{name}` |" not in text] == []
 
 
-def test_the_baseline_is_a_script_that_the_shell_can_read() -> None:
-    script = Path(report.__file__).with_name("by_hand.sh")
+@pytest.mark.parametrize("name", ["by_hand.sh", "choreography.sh"])
+def test_the_baseline_is_a_script_that_the_shell_can_read(name: str) -> None:
+    script = Path(report.__file__).with_name(name)
     assert subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False).returncode == 0
+
+
+AIM = Aim(18410, "acme.localhost", "a-session", "code-1", 50)
+
+
+def asked(number: int, *, ok: bool = True, started: float = 0.0, seconds: float = 0.1) -> Request:
+    one = clients.question(AIM, number)
+    return Request(one.kind, one.title, started, seconds, ok, "201" if ok else "503")
+
+
+def test_half_of_the_clients_write_and_each_write_can_be_told_from_all_others() -> None:
+    many = [clients.question(AIM, number) for number in range(100)]
+    titles = [one.title for one in many if one.title]
+    assert (len(titles), len(set(titles))) == (50, 50)
+    assert [one.kind for one in many[:4]] == ["write", "page", "write", "json"]
+    assert b"Cookie: session_id=a-session" in many[3].content
+    assert b"Cookie" not in many[1].content
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\noe_login_form", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\noe_login_form", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", False),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\noe_login_form", False),
+        (b"", False),
+    ],
+    ids=["whole", "cut off", "another page", "refused", "nothing"],
+)
+def test_only_a_whole_answer_to_what_was_asked_is_a_success(answer: bytes, ok: bool) -> None:
+    assert clients.judge(clients.question(AIM, 1), answer)[0] is ok
+
+
+def test_the_longest_wait_of_many_clients_ends_with_the_next_success() -> None:
+    held = [asked(0, seconds=4.0), asked(1, started=1.0, seconds=0.5)]
+    refused = [asked(0, ok=False), asked(1, ok=False, started=1.0), asked(2, started=2.0, seconds=0.5)]
+    assert clients.longest_wait(held) == 4.0
+    assert clients.longest_wait(refused) == 2.5
+
+
+def test_a_lost_write_a_doubled_one_and_no_write_at_all_end_the_bench() -> None:
+    requests = [asked(0), asked(1), asked(2), asked(4, ok=False)]
+    measured = traffic.compare("oCore", requests, ["code-1-0", "code-1-2", "code-1-4"])
+    assert (measured.accepted, measured.found, measured.unanswered, measured.failed) == (2, 2, 1, 1)
+    for found in (["code-1-0"], ["code-1-0", "code-1-2", "code-1-2"]):
+        with pytest.raises(traffic.WritesLost):
+            traffic.compare("oCore", requests, found)
+    with pytest.raises(traffic.WritesLost):
+        traffic.compare("oCore", [asked(1)], [])
+
+
+def test_every_case_is_told_beside_both_ways_by_hand() -> None:
+    one = [traffic.compare("oCore", [asked(0, seconds=2.0)], ["code-1-0"])]
+    two = [traffic.compare("choreography", [asked(0, seconds=4.0)], ["code-1-0"])]
+    told = {figure.name: figure for figure in traffic.figures("code", one, two, two)}
+    assert told["push of code alone: failed requests"].aim == "0"
+    assert told["push of code alone: longest wait, beside the choreography"].ratio == 0.5
+    assert told["push of code alone: of these lost"].value == 0
+
+
+def test_a_push_mends_what_an_earlier_one_has_broken_and_code_alone_keeps_the_version(tmp_path: Path) -> None:
+    remote = GitRemote(tmp_path / "notes.git")
+    remote.commit("Notes", {sides.MANIFEST: "{'version': '19.0.1.7.0'}"})
+    pushes = sides.Pushes(remote)
+    assert pushes.broken()[sides.MANIFEST] != pushes.code()[sides.MANIFEST] == "{'version': '19.0.1.7.0'}"
+    assert "nothing" in pushes.broken()[sides.VIEWS]
+    updated, code = pushes.update(), pushes.code()
+    assert '"nothing"' not in updated[sides.VIEWS]
+    assert code[sides.MANIFEST] == updated[sides.MANIFEST] != "{'version': '19.0.1.7.0'}"
+    assert code[sides.CONTROLLER] != updated[sides.CONTROLLER]
