@@ -299,6 +299,7 @@ def test_of_several_another_is_asked_once_when_one_breaks_a_reading_request_off(
     asked = [line for line in place.journal(names[0]) if line[4] == "/breaks"]
     assert sorted((line[1], line[3]) for line in asked[:2]) == [("new", "GET"), ("other", "GET")]
     assert [line[3] for line in asked[2:]] == ["POST"], "it may have written"
+    place.edge.close([other])
     place.containers.remove(names[1])
 
 
