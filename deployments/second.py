@@ -10,13 +10,13 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.text import slugify
 
-from deployments import at_work, claims, edges, queues, removal, services
+from deployments import at_work, claims, edges, keep_out, queues, removal, services
 from deployments.fence import fenced
 from deployments.models import Deployment
 from deployments.services import NotPossible, Who
 from deployments.states import Status, Trigger
 from deployments.steps.copy import CLAIM, HOLDER
-from instances import doors
+from instances import doors, notices
 from instances.models import Door, Instance
 from instances.odoo import queries
 from instances.runtimes import runtime_for
@@ -128,6 +128,7 @@ def lead(split: Split, share: int, who: Who) -> None:
         split.mark = new_mark()
     split.save(update_fields=["share", "since", "set_by", "problem", "mark"])
     edges.ask([second.server])
+    keep_out.tell(second)
     logger.info("%s %% of %s's clients are led to %s, on behalf of %s", share, second.second_of, second, who.name)
 
 
@@ -209,6 +210,7 @@ def end(split: Split, keep: str, who: Who) -> None:
         split.deployment = deployment.pk if deployment else None
         split.save()
         edges.ask([second.server])
+    keep_out.tell(second)
     queues.enqueue_second(second.pk)
     logger.warning("%s is being ended, the %s version stays, on behalf of %s", split, keep, who.name)
 
@@ -239,9 +241,10 @@ def carry_on(pk: int) -> None:
         Split.objects.filter(pk=split.pk).update(share=0, since=timezone.now(), set_by=split.ended_by)
         Door.objects.filter(environment=second).update(at_work=False)  # who waits there reads the page now
         edges.ask([second.server])
+        keep_out.tell(second)
         return
     second.server.refresh_from_db(fields=["edge_due_at"])
-    if second.server.edge_due_at is not None:
+    if second.server.edge_due_at is not None or notices.outdated([second.server]):
         return  # clients are still led there
     try:
         with claims.claimed(second.pk, "its end", CLAIM, behind_doors=True) as claim:
