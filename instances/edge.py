@@ -290,14 +290,7 @@ class CaddyEdge:
             restart=True,
             stop_seconds=5,
         )
-        made_from = [
-            spec.image,
-            spec.command,
-            spec.environment,
-            spec.volumes,
-            spec.ports,
-            spec.capabilities,
-        ]
+        made_from = [spec.image, spec.command, spec.environment, spec.volumes, spec.ports, spec.capabilities]
         labels = {
             NAMESPACE_LABEL: self.spec.namespace,
             SPEC_LABEL: hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16],
