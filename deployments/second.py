@@ -65,6 +65,20 @@ def split_of(environment: Environment) -> Split:
     return found
 
 
+def begin_consequences(shared: bool) -> str:
+    """What will become of what clients write, said before it starts."""
+    if shared:
+        return (
+            "Both versions will use the same database: nothing that clients write is lost, whichever is kept. While it "
+            "lasts no module can be updated in either."
+        )
+    return (
+        "The second version begins with a copy of the data, for which clients wait a moment. From then on neither sees "
+        "what is written in the other. If the first is kept, what was written in the second is removed with it; if the "
+        "second is kept, what was written in the first since stays in a snapshot."
+    )
+
+
 def begin(first: Environment, name: str, who: Who, *, ref: str = "", shared: bool = True) -> Deployment:
     """An environment beside it, and its first deployment, queued. Raises `NotPossible`."""
     slug = slugify(name)
