@@ -387,7 +387,9 @@ def test_it_is_set_up_split_and_ended_on_its_page(
     first: Environment, remote: GitRemote, queues: Queues, ops: DjangoClient
 ) -> None:
     remote.commit("Other", addon() | PYTHON, branch="other")
-    assert b"Set it up" in ops.get(page_of(first)).content
+    before = ops.get(page_of(first)).content.decode()
+    assert "Set it up" in before
+    assert "what was written in the second is removed with it" in before
     ops.post(page_of(first), {"name": "Blue", "ref": "other", "uses": "shared"})
     queues.run_all()
     compared = ops.get(page_of(first)).content.decode()
