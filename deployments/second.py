@@ -251,9 +251,9 @@ def carry_on(pk: int) -> None:
     second = split.environment
     if split.ending == Ending.SECOND and not _has_taken_its_place(split):
         return
+    Door.objects.filter(environment=second).update(at_work=False)  # who waits there reads the page now
     if split.share:
         Split.objects.filter(pk=split.pk).update(share=0, since=timezone.now(), set_by=split.ended_by)
-        Door.objects.filter(environment=second).update(at_work=False)  # who waits there reads the page now
         edges.ask([second.server])
         keep_out.tell(second)
         return
