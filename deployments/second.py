@@ -10,13 +10,13 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.text import slugify
 
-from deployments import at_work, claims, edges, queues, removal, services
+from deployments import at_work, claims, edges, keep_out, queues, removal, services
 from deployments.fence import fenced
 from deployments.models import Deployment
 from deployments.services import NotPossible, Who
 from deployments.states import Status, Trigger
 from deployments.steps.copy import CLAIM, HOLDER
-from instances import doors
+from instances import doors, notices
 from instances.models import Door, Instance
 from instances.odoo import queries
 from instances.runtimes import runtime_for
@@ -63,6 +63,20 @@ def split_of(environment: Environment) -> Split:
     if found is None:
         raise NotPossible(f"{environment} has no second version.", advice="Set one up first.")
     return found
+
+
+def begin_consequences(shared: bool) -> str:
+    """What will become of what clients write, said before it starts."""
+    if shared:
+        return (
+            "Both versions will use the same database: nothing that clients write is lost, whichever is kept. While it "
+            "lasts no module can be updated in either."
+        )
+    return (
+        "The second version begins with a copy of the data, for which clients wait a moment. From then on neither sees "
+        "what is written in the other. If the first is kept, what was written in the second is removed with it; if the "
+        "second is kept, what was written in the first since stays in a snapshot."
+    )
 
 
 def begin(first: Environment, name: str, who: Who, *, ref: str = "", shared: bool = True) -> Deployment:
@@ -128,6 +142,7 @@ def lead(split: Split, share: int, who: Who) -> None:
         split.mark = new_mark()
     split.save(update_fields=["share", "since", "set_by", "problem", "mark"])
     edges.ask([second.server])
+    keep_out.tell(second)
     logger.info("%s %% of %s's clients are led to %s, on behalf of %s", share, second.second_of, second, who.name)
 
 
@@ -209,6 +224,7 @@ def end(split: Split, keep: str, who: Who) -> None:
         split.deployment = deployment.pk if deployment else None
         split.save()
         edges.ask([second.server])
+    keep_out.tell(second)
     queues.enqueue_second(second.pk)
     logger.warning("%s is being ended, the %s version stays, on behalf of %s", split, keep, who.name)
 
@@ -235,13 +251,14 @@ def carry_on(pk: int) -> None:
     second = split.environment
     if split.ending == Ending.SECOND and not _has_taken_its_place(split):
         return
+    Door.objects.filter(environment=second).update(at_work=False)  # who waits there reads the page now
     if split.share:
         Split.objects.filter(pk=split.pk).update(share=0, since=timezone.now(), set_by=split.ended_by)
-        Door.objects.filter(environment=second).update(at_work=False)  # who waits there reads the page now
         edges.ask([second.server])
+        keep_out.tell(second)
         return
     second.server.refresh_from_db(fields=["edge_due_at"])
-    if second.server.edge_due_at is not None:
+    if second.server.edge_due_at is not None or notices.outdated([second.server]):
         return  # clients are still led there
     try:
         with claims.claimed(second.pk, "its end", CLAIM, behind_doors=True) as claim:

@@ -69,7 +69,8 @@ def _second(environment: Environment) -> Second | None:
     split = getattr(beside, "split", None)
     if beside is None or split is None or not any(one.container for one in beside.instances.all()):
         return None
-    return Second(upstreams(beside), split.share, split.mark, own_data=not beside.shares_data)
+    by_chance = split.share if split.share < 100 else 0
+    return Second(upstreams(beside), by_chance, split.mark, own_data=not beside.shares_data)
 
 
 def _limits(environment: Environment) -> Limits:

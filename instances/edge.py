@@ -247,9 +247,9 @@ class CaddyEdge:
         )
         return self._number(done)
 
-    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass]) -> bool:
+    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass], switched: Iterable[str] = ()) -> bool:
         """These, and no others, hold from now on, without a reload; True when anything had to be changed."""
-        packed = edge_files.pack(notices, passes)
+        packed = edge_files.pack(notices, passes, switched)
         environment = {"OCORE_NOTICES": packed.content}
         done = self._script(edge_files.TELL, packed.digest, environment=environment, what="take its notices")
         return done.output.strip() != "same"

@@ -1,4 +1,5 @@
-"""What the edge looks at per request besides its configuration: notices of maintenance, testers' passes, estimates.
+"""What the edge looks at per request besides its configuration: notices of maintenance, testers' passes, which
+environments were switched to their second version, estimates.
 
 All notices and passes of a server are one folder, swapped as a whole by a symbolic link: no request sees half of a
 change, and what should not be there any more is gone with the old folder.
@@ -18,6 +19,7 @@ from email.utils import format_datetime
 
 from instances.edge_config import KEY, STATE
 from instances.edge_maintenance import ESTIMATES, NOTICES
+from instances.edge_split import SWITCHED
 from instances.runtimes.base import EdgeError, Notice, Pass
 
 TOKEN = re.compile(r"[0-9a-f]{64}")
@@ -62,9 +64,10 @@ class Packed:
     """A compressed archive in base64."""
 
 
-def pack(notices: Iterable[Notice], passes: Iterable[Pass]) -> Packed:
-    """The same for the same notices and passes in any order. `EdgeError` on names that are none, or on too many."""
+def pack(notices: Iterable[Notice], passes: Iterable[Pass], switched: Iterable[str] = ()) -> Packed:
+    """The same for the same in any order. `EdgeError` on names that are none, or on too many."""
     files = {f"maintenance/{_key(one.key)}.json": _notice(one) for one in notices}
+    files |= {f"{SWITCHED}/{_key(key)}": b"" for key in switched}
     for one in passes:
         if not TOKEN.fullmatch(one.token):
             raise EdgeError(f"That is no tester's pass to {one.key}.")

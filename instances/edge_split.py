@@ -3,17 +3,22 @@ Caddy.
 
 Only a browser that opens a page, and brings no mark yet, is led by chance, and gets a cookie that keeps it where it
 is; whatever brings none (a program that calls Odoo's API) stays with the first version, so that its writes never come
-into two databases.
+into two databases. To switch all of them, and back, takes a file (`edge_files`) and no reload.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from instances import edge_tls
 from instances.edge_answers import FOR_PEOPLE, Json
+from instances.edge_maintenance import NOTICES
 from instances.runtimes.base import Figures, Route, Second
 
-FOLDER = "/data/log"
+STATE = edge_tls.FOLDER
+FOLDER = f"{STATE}/log"
+SWITCHED = "switched"
+"""Folder beside the notices, with a file for each environment whose clients are all led to its second version."""
 COOKIE = "ocore_version"
 COOKIE_SECONDS = 90 * 24 * 3600
 SIDES = ("first", "second")
@@ -55,14 +60,13 @@ def marks(ordered: Iterable[Route]) -> str:
 def routes(route: Route, first: list[Json], second: list[Json]) -> list[Json]:
     """`first` for those who stay, `second` for those who are led to the other version."""
     there = route.second
-    if there is None or not there.share:
+    if there is None:
         return first
-    if there.share >= 100:
-        return _side("second", [], second)
-    return [
-        *_side("second", _led(there), second, _mark(there, "second")),
-        *_side("first", [], first, _mark(there, "first")),
-    ]
+    switched = {"file": {"root": f"{STATE}/{NOTICES}/{SWITCHED}", "try_files": [f"/{route.key}"]}}
+    found = _side("second", [switched], second)
+    if there.share:
+        found += _side("second", _led(there), second, _mark(there, "second"))
+    return found + _side("first", [], first, _mark(there, "first") if there.share else None)
 
 
 def _side(name: str, match: list[Json], inside: list[Json], mark: Json | None = None) -> list[Json]:
@@ -135,7 +139,7 @@ def logger_names(ordered: Iterable[Route]) -> Json:
 
 
 def _split(ordered: Iterable[Route]) -> Iterator[Route]:
-    return (route for route in ordered if route.second and route.second.share)
+    return (route for route in ordered if route.second)
 
 
 def lead_to(route: Route, there: Second) -> Route:

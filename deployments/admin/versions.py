@@ -36,11 +36,8 @@ class SecondForm(forms.Form):
         widget=forms.RadioSelect,
         initial="shared",
         choices=[
-            (
-                "shared",
-                "The first one's database: nothing is lost, whichever serves. Modules must be of equal versions.",
-            ),
-            ("copy", "A copy of its own, made now: clients of the two do not see what the others write."),
+            ("shared", f"The first one's database. {second.begin_consequences(shared=True)}"),
+            ("copy", f"A copy of its own, made now. {second.begin_consequences(shared=False)}"),
         ],
     )
 

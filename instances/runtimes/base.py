@@ -297,7 +297,7 @@ class Second:
 
     upstreams: tuple[Upstream, ...]
     share: int
-    """Percent, 0 to 100."""
+    """Percent that is led there by chance, 0 to 99. All are where the edge was told that it is switched to."""
     mark: str
     """Of this test, in the clients' cookies."""
     own_data: bool = False
@@ -513,7 +513,7 @@ class Edge(Protocol):
         """Wait up to `seconds` for the requests that the containers of that colour, to which no door leads any more,
         are answering; how many are left. One round trip."""
 
-    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass]) -> bool:
+    def tell(self, notices: Iterable[Notice], passes: Iterable[Pass], switched: Iterable[str] = ()) -> bool:
         """These, and no others, hold from now on, without a reload; True when anything had to be changed."""
 
     def expect(self, key: str, seconds: float) -> None:

@@ -555,11 +555,12 @@ class _Edge:
         FAULTS.meet("edge.drain", *_aliases(upstreams))
         return 0
 
-    def tell(self, notices: Iterable[base.Notice], passes: Iterable[base.Pass]) -> bool:
+    def tell(self, notices: Iterable[base.Notice], passes: Iterable[base.Pass], switched: Iterable[str] = ()) -> bool:
         FAULTS.meet("edge.tell")
         wanted = {
             "maintenance": {one.key: one.text for one in notices},
             "passes": sorted([one.key, one.token] for one in passes),
+            "switched": sorted(switched),
         }
         with self._store.open() as state:
             changed = bool(state.get("notices") != wanted)
@@ -612,7 +613,8 @@ def serving(state: State, host: str, past_the_door: base.Colour | None = None) -
         if host not in route["hosts"]:
             continue
         there = route["second"]
-        all_led = past_the_door is None and there and there["share"] == 100  # else nobody knows who is led by chance
+        switched = (state.get("notices") or {}).get("switched", [])
+        all_led = past_the_door is None and there and route["key"] in switched
         for each in there["upstreams"] if all_led else route["upstreams"]:
             colour = past_the_door or state["open_doors"].get(each["alias"])
             if not colour:

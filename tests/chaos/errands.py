@@ -4,6 +4,7 @@ Whatever happens, nothing that was live changes its version or loses a write.
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,15 +15,15 @@ from django.conf import settings
 from django.test import override_settings
 from django.utils import timezone
 
-from deployments import control, removal
+from deployments import control, removal, second
 from deployments.models import Deployment, Snapshot
 from deployments.recovery import DUMP
-from deployments.states import Status
+from deployments.states import ACTIVE, Status
 from instances.models import Incident, Instance
 from instances.runtimes.base import NAMESPACE_LABEL
-from projects.models import Environment
+from projects.models import Environment, Split
 from tests.chaos.outside import Broken
-from tests.chaos.world import CHAOS, World
+from tests.chaos.world import CHAOS, DEPLOY_SECONDS, World
 
 RETENTION = {
     "OCORE_KEEP_ROLLBACKS": 0,
@@ -33,6 +34,8 @@ RETENTION = {
     "OCORE_KEEP_LOGS": 1,
 }
 State = Instance.State
+SECOND_SECONDS = 60.0
+"""Until a second version is gone once one is to be kept."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,48 @@ def _dumps_are_as_the_rows_say(world: World) -> None:
         raise Broken(f"dumps {sorted(files ^ rows)} are left over or lost")
 
 
+# A second version
+
+
+def _copy(world: World) -> tuple[Any, ...]:
+    return (second.begin(world.environment, "Second", CHAOS, ref="main", shared=False).pk,)
+
+
+def _keep_the_second(world: World) -> tuple[Any, ...]:
+    """With the data of an instant after which nobody writes."""
+    world.stop_writing()
+    (pk,) = _copy(world)
+    world.settle(DEPLOY_SECONDS)
+    deployment = Deployment.objects.get(pk=pk)
+    if deployment.status != Status.SUCCEEDED:
+        raise Broken(f"the second version did not come up: {deployment.error} {deployment.detail}")
+    second.end(_split(), "second", CHAOS)
+    return (_split().deployment,)
+
+
+def _split() -> Split:
+    return Split.objects.select_related("environment__second_of", "environment__server").get()
+
+
+def _one_again(world: World) -> None:
+    """Whatever became of it, one of the two can be kept, and nothing of the other is left."""
+    ended = Deployment.objects.exclude(status__in=ACTIVE).latest("pk")
+    if Split.objects.exists():
+        if ended.status == Status.ROLLBACK_FAILED:
+            raise Broken(f"{ended}: {ended.error}")
+        if not _split().ending:
+            second.end(_split(), "first", CHAOS)
+    deadline = time.monotonic() + SECOND_SECONDS
+    while Split.objects.exists():
+        world.settle(keeping=True)
+        if time.monotonic() > deadline:
+            raise Broken(f"it does not end: {_split().ending} {_split().problem}")
+        time.sleep(0.2)
+    volumes = [name for name in world.outside.volumes() if name.endswith("second")]
+    if volumes:
+        raise Broken(f"of the second version are left: {volumes}")
+
+
 # Retention
 
 
@@ -260,6 +305,8 @@ ERRANDS = (
     Errand("stop", "control_instance", _asked("stop"), _stopped_or_as_before),
     Errand("start", "control_instance", _asked("start"), _serves),
     Errand("removal", "remove_environment", _remove, _removed, fresh=True),
+    Errand("second-copy", "run_deployment", _copy, _one_again),
+    Errand("second-takes-place", "run_deployment", _keep_the_second, _one_again),
     Errand("dump", "dump_snapshots", _undumped, _dumped),
     Errand("retention-of-server", "sweep", _sweep_of_server, _server_swept, settings=RETENTION),
     Errand("retention-of-portal", "sweep", _sweep_of_portal, _portal_swept, settings=RETENTION),

@@ -192,6 +192,7 @@ class World:
             self.run("reconcile")
             if keeping:
                 self.run("keep_running")
+                self.run("hand_over_edges")
             work = self.queues.take()
             for job, *arguments in work:
                 self.run(job, *arguments)

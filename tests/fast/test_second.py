@@ -262,15 +262,16 @@ def test_what_may_be_lost_is_said_before_each_switch(
     assert "kept as a snapshot" in second.end_consequences(split(), "second")
 
 
+@pytest.mark.parametrize("share", [100, 40, 0])
 def test_its_data_takes_the_place_of_the_first_ones_which_is_kept(
-    begin: Callable[..., Split], first: Environment, queues: Queues
+    begin: Callable[..., Split], first: Environment, queues: Queues, share: int
 ) -> None:
     here = Client(first)
     here.write("before")
     there = begin(addon("2.0"), shared=False).environment
     wanted = live(there).commit
-    lead(100, queues)
-    here.write("there")
+    lead(share, queues)
+    Client(there).write("there")
     end("second", queues)
 
     assert not Environment.objects.exclude(pk=first.pk).exists()
@@ -387,7 +388,9 @@ def test_it_is_set_up_split_and_ended_on_its_page(
     first: Environment, remote: GitRemote, queues: Queues, ops: DjangoClient
 ) -> None:
     remote.commit("Other", addon() | PYTHON, branch="other")
-    assert b"Set it up" in ops.get(page_of(first)).content
+    before = ops.get(page_of(first)).content.decode()
+    assert "Set it up" in before
+    assert "what was written in the second is removed with it" in before
     ops.post(page_of(first), {"name": "Blue", "ref": "other", "uses": "shared"})
     queues.run_all()
     compared = ops.get(page_of(first)).content.decode()

@@ -10,7 +10,7 @@ import requests
 
 from instances.runtimes.base import Colour, Route, Second, Upstream
 from tests.real import test_edge
-from tests.real.test_edge import HOST, ROUTE, Place, quiet
+from tests.real.test_edge import HOST, ROUTE, Load, Place, quiet
 
 pytestmark = pytest.mark.real
 shared = test_edge.shared
@@ -28,11 +28,13 @@ def two(place: Place) -> Iterator[Place]:
     place.containers.join_edge(other, THERE.name(Colour.BLUE))
     yield place
     place.edge.close([THERE])
+    place.edge.tell([], [])
     place.edge.apply([ROUTE], quiet)
 
 
 def lead(place: Place, share: int, mark: str = "a1", *, own_data: bool = False) -> None:
-    second = Second((THERE,), share, mark, own_data=own_data)
+    second = Second((THERE,), share % 100, mark, own_data=own_data)
+    place.edge.tell([], [], [ROUTE.key] if share == 100 else [])
     place.edge.apply([replace(ROUTE, second=second), OWN], quiet)
     place.edge.open([THERE], Colour.BLUE)
     place.edge.open(ROUTE.upstreams, Colour.BLUE)
@@ -55,6 +57,16 @@ def test_all_are_led_to_the_one_or_the_other_which_keeps_its_own_address(two: Pl
         assert who(two.post("/written")) == expected
         assert who(two.get(host=OWN.hosts[0])) == "other"
         assert "Set-Cookie" not in two.get().headers, "nobody is led by chance"
+
+
+def test_switching_and_back_fails_no_request(two: Place) -> None:
+    lead(two, 0)
+    with Load(two) as load:
+        for number in range(12):
+            two.edge.tell([], [], [] if number % 2 else [ROUTE.key])
+            time.sleep(0.2)
+    assert [answer.result().status_code for _, answer in load.answers] == [200] * len(load.answers)
+    assert {answer.result().json()["name"] for _, answer in load.answers} == {"new", "other"}
 
 
 def test_browsers_are_led_by_chance_and_stay_and_programs_stay_with_the_first(two: Place) -> None:

@@ -36,6 +36,7 @@ class Command(PortalCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         environment, who = find_environment(options["environment"]), shell_account()
         if options["begin"]:
+            self.stdout.write(second.begin_consequences(shared=not options["copy"]))
             deployment = second.begin(
                 environment, options["begin"], who, ref=options["ref"], shared=not options["copy"]
             )
