@@ -9,7 +9,7 @@ from django.utils import timezone
 from deployments.models import Deployment
 from deployments.states import UNDERWAY
 from instances.models import Door
-from projects.models import Environment, Server
+from projects.models import Environment, Server, Split
 
 WAIT = "Wait until it has ended."
 
@@ -32,13 +32,24 @@ def underway_on(servers: Iterable[Server], *, besides: int = 0) -> bool:
     return rows.exclude(pk=besides).exists()
 
 
-def hindrance(environment: Environment, *, behind_doors: bool = False, being_removed: bool = False) -> Hindrance | None:
-    """None: it is free. `behind_doors`: for who acts though its door is closed, `being_removed`: for who removes it.
+def being_ended(environment: Environment) -> bool:
+    """A second version that one of the two ends: its clients and data are being moved."""
+    rows = Split.objects.filter(environment=environment).exclude(ending=Split.Ending.NOT)
+    return environment.second_of_id is not None and rows.exists()
+
+
+def hindrance(
+    environment: Environment, *, behind_doors: bool = False, being_removed: bool = False, ending: bool = False
+) -> Hindrance | None:
+    """None: it is free. `behind_doors`: for who acts though its door is closed, `being_removed`: for who removes it,
+    `ending`: for who ends the second version that it is.
 
     `occupied` asks the same of the rows, for many at once.
     """
     if environment.removing_since and not being_removed:
         return Hindrance(f"{environment} is being removed.", "Nothing can be done in it any more.")
+    if not (being_removed or ending) and being_ended(environment):
+        return Hindrance(f"{environment} is a second version that is being ended.", "Wait for its end.")
     deployment = underway(environment)
     if deployment:
         return Hindrance(f"{deployment} is underway in {environment}.")
@@ -60,5 +71,6 @@ def occupied(*, behind_doors: bool = False) -> Q:
         Q(removing_since__isnull=False)
         | Q(pk__in=Deployment.objects.filter(status__in=UNDERWAY).order_by().values("environment"))
         | Q(busy_until__gt=timezone.now())
+        | Q(pk__in=Split.objects.exclude(ending=Split.Ending.NOT).order_by().values("environment"))
     )
     return found if behind_doors else found | Q(pk__in=Door.objects.order_by().values("environment"))

@@ -58,7 +58,13 @@ class Claim:
 
 @contextmanager
 def claimed(
-    environment: int, what: str, lasting: timedelta, *, behind_doors: bool = False, being_removed: bool = False
+    environment: int,
+    what: str,
+    lasting: timedelta,
+    *,
+    behind_doors: bool = False,
+    being_removed: bool = False,
+    ending: bool = False,
 ) -> Iterator[Claim]:
     """Raises `NotPossible` while anything else is at work in it (`at_work`); hands on what waited when it ends. Whoever
     waits inside keeps it."""
@@ -68,7 +74,7 @@ def claimed(
         # is taken first by others.
         rows = Environment.objects.select_for_update(of=("self",)).select_related("server", "project")
         row = rows.get(pk=environment)
-        require_free(row, behind_doors=behind_doors, being_removed=being_removed)
+        require_free(row, behind_doors=behind_doors, being_removed=being_removed, ending=ending)
         claim = Claim(row, what, lasting, timezone.now() + lasting)
         Environment.objects.filter(pk=environment).update(busy_with=what, busy_until=claim.until, busy_by=own_name())
     try:
@@ -79,8 +85,8 @@ def claimed(
         schedule.hand_out(row.server_id)
 
 
-def require_free(environment: Environment, *, behind_doors: bool = False, being_removed: bool = False) -> None:
+def require_free(environment: Environment, **allowed: bool) -> None:
     """Raises `NotPossible` as `at_work.hindrance` says."""
-    found = at_work.hindrance(environment, behind_doors=behind_doors, being_removed=being_removed)
+    found = at_work.hindrance(environment, **allowed)
     if found:
         raise NotPossible(found.message, advice=found.advice)

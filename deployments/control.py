@@ -20,7 +20,7 @@ from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
-from projects.models import Environment
+from projects.models import Environment, Split
 
 logger = logging.getLogger(__name__)
 READY_SECONDS = 120.0
@@ -37,6 +37,7 @@ def request(instance: Instance, verb: str) -> None:
     if verb not in VERBS:
         raise NotPossible(f"“{verb}” is not something that can be done to an instance.")
     _require_deployed(instance)
+    _require_nobody_led(instance, verb)
     claims.require_free(instance.environment)
     before, since = State(instance.state), instance.state_since
     instance.become(State.RESTARTING, timezone.now())
@@ -47,6 +48,17 @@ def request(instance: Instance, verb: str) -> None:
         raise NotPossible(
             f"{instance} was left as it is: Redis does not answer.", advice="Check the portal's Redis, then try again."
         ) from error
+
+
+def _require_nobody_led(instance: Instance, verb: str) -> None:
+    """The last one of a second version isn't stopped while clients are led there."""
+    environment = instance.environment
+    split = Split.objects.filter(environment=environment).exclude(share=0).first() if environment.second_of_id else None
+    if split and verb == "stop" and _serves_alone(instance):
+        raise NotPossible(
+            f"{split.share} % of the clients of {environment.second_of} are led to {instance}.",
+            advice="Switch them back to the first version, then stop it.",
+        )
 
 
 def removal_refusal(instance: Instance) -> str:
@@ -128,6 +140,7 @@ def _record_truth(instance: Instance, problem: str, *, asked: str = "") -> None:
         found = runtime_for(instance.environment.server).containers.find(instance.container)
     except ExpectedError:
         found = None
+    Instance.objects.filter(pk=instance.pk).update(leaving=False)  # its removal did not come to its end
     if found and not found.running and asked == _name("stop", instance):
         instance.become(State.STOPPED, timezone.now())
         return

@@ -49,6 +49,8 @@ def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
         return
     finally:
         schedule.hand_out(server)
+    if deployment.takes_from_id:
+        queues.enqueue_second(deployment.takes_from_id)
     if deployment.status == Status.SUCCEEDED:
         queues.enqueue_dump(pk)
         queues.enqueue_sweep(deployment.environment.server_id)

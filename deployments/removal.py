@@ -23,7 +23,7 @@ from instances.runtimes import runtime_for
 from instances.runtimes.base import NAMESPACE_LABEL, Runtime, ServerUnreachable
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
-from projects.models import Environment
+from projects.models import Environment, Split
 
 logger = logging.getLogger(__name__)
 CLAIM = timedelta(seconds=300)
@@ -61,13 +61,17 @@ def inventory(environment: Environment) -> Inventory:
     )
 
 
-def refusal(environment: Environment) -> str:
-    """Why it may not be removed now; empty when it may."""
+def refusal(environment: Environment, *, ending: bool = False) -> str:
+    """Why it may not be removed now; empty when it may. `ending`: its clients have been led away."""
     if Deployment.objects.filter(environment=environment, status__in=ACTIVE).exists():
         return "A deployment is queued or underway. Cancel it or wait for its end."
     found = at_work.hindrance(environment, behind_doors=True, being_removed=True)
     if found:
         return found.message
+    if ending:
+        return ""
+    if environment.second_of_id and Split.objects.filter(environment=environment).exists():
+        return f"It is the second version of {environment.second_of}. End that: keep the first."
     if environment.beside:
         return f"{environment.beside} is its second version. End that first: keep one of the two."
     running = environment.instances.exclude(state__in=[Instance.State.STOPPED, Instance.State.NEW]).exists()
@@ -76,12 +80,12 @@ def refusal(environment: Environment) -> str:
     return ""
 
 
-def request(environment: Environment, who: services.Who) -> None:
-    """Raises `NotPossible`."""
+def request(environment: Environment, who: services.Who, *, ending: bool = False) -> None:
+    """Raises `NotPossible`, as `refusal` says."""
     with transaction.atomic():
         # The row that a request for a deployment locks too: one of the two sees the other.
         Environment.objects.select_for_update().get(pk=environment.pk)
-        why_not = refusal(environment)
+        why_not = refusal(environment, ending=ending)
         if why_not:
             raise NotPossible(f"{environment} cannot be removed now. {why_not}")
         Environment.objects.filter(pk=environment.pk).update(

@@ -28,6 +28,11 @@ def retry_offer(deployment: Deployment) -> RetryOffer:
         raise NotPossible(f"{deployment} has not ended yet.", advice="Wait for its end, or cancel it.")
     if environment.removing_since:
         raise NotPossible(f"{environment} is being removed.")
+    if deployment.takes_from_id:
+        raise NotPossible(
+            f"{deployment} was to put a second version in the place of {environment}.",
+            advice="Keep the second one again, on its page.",
+        )
     failed = services.broken_by(environment)
     if failed:
         raise NotPossible(
@@ -66,7 +71,6 @@ def retry(deployment: Deployment, who: Who, trigger: Trigger) -> Deployment:
         forced=deployment.forced,
         rollback_to=deployment.rollback_to,
         restores=deployment.restores,
-        takes_from=deployment.takes_from,
         retries=deployment,
     )
 

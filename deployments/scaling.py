@@ -84,7 +84,10 @@ def _scale(environment: Environment, runtime: Runtime, wanted: int) -> None:
     deployed = list(environment.instances.exclude(container="").order_by("pk"))
     if len(deployed) < wanted:
         _add(environment, live, runtime, wanted - len(deployed))
-    for instance in _superfluous(deployed, wanted):
+    going = _superfluous(deployed, wanted)
+    environment.instances.filter(pk__in=[one.pk for one in going]).update(leaving=True)  # one reload for all
+    environment.instances.exclude(pk__in=[one.pk for one in going]).update(leaving=False)
+    for instance in going:
         take_away(instance, runtime)
     doors.ensure_routes(environment.server, runtime, logger.info)
     doors.lead(environment, runtime)
@@ -101,9 +104,9 @@ def _superfluous(deployed: list[Instance], wanted: int) -> list[Instance]:
     """The first one runs the scheduled actions and stays; of the others those that are stopped go first, then the
     newest. Raises `NothingServes`."""
     first, *others = deployed
-    others.sort(key=lambda one: (one.state == Instance.State.STOPPED, one.pk), reverse=True)
+    others.sort(key=lambda one: (one.leaving, one.state == Instance.State.STOPPED, one.pk), reverse=True)
     going = others[: max(0, len(deployed) - wanted)]
-    serving = [one for one in deployed if one.state != Instance.State.STOPPED]
+    serving = [one for one in deployed if one.state != Instance.State.STOPPED and not one.leaving]
     if serving and all(one in going for one in serving):
         raise NothingServes(f"{first} is stopped, and only what would be taken away serves.")
     return going
@@ -157,6 +160,9 @@ def take_away(instance: Instance, runtime: Runtime) -> None:
     """Its clients go to the others, what it is answering gets its time, then it goes, with its row. Database and
     filestore are its environment's and stay."""
     upstream = doors.upstream(instance)
+    Instance.objects.filter(pk=instance.pk).update(leaving=True)
+    # First no request comes any more: one that waits at a closed door would not outlive the edge's reload.
+    doors.ensure_routes(instance.environment.server, runtime, logger.info)
     left = runtime.edge.close_and_drain([upstream], settings.OCORE_DRAIN_SECONDS)
     if left:
         logger.warning("%s requests to %s did not end in time; they are cut off, unanswered", left, instance)

@@ -5,8 +5,12 @@ Rows first; the edge is told, deployments are requested, and the clock goes on w
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
@@ -15,6 +19,7 @@ from deployments.fence import fenced
 from deployments.models import Deployment
 from deployments.services import NotPossible, Who
 from deployments.states import Status, Trigger
+from deployments.steps import copy
 from deployments.steps.copy import CLAIM, HOLDER
 from instances import doors, notices
 from instances.models import Door, Instance
@@ -40,7 +45,7 @@ class Written:
         if self.problem:
             return f"what was written since could not be read: {self.problem}"
         if not self.models:
-            return "nothing was written there since"
+            return "no record was found that was made or changed there since (what was deleted can't be counted)"
         named = ", ".join(f"{model} {count}" for model, count in self.models[:WRITTEN_LINES])
         more = len(self.models) - WRITTEN_LINES
         return f"written there since: {named}{f' and {more} more' if more > 0 else ''}"
@@ -100,11 +105,14 @@ def begin(first: Environment, name: str, who: Who, *, ref: str = "", shared: boo
             database_password=first.database_password,
             odoo_admin_password=first.odoo_admin_password,
         )
-        second.full_clean(exclude=["key", "subdomain", "database"])
+        try:
+            second.full_clean(exclude=["key", "subdomain", "database"])
+        except ValidationError as error:
+            raise NotPossible(" ".join(error.messages), advice="Choose another name.") from None
         second.save()
         Split.objects.create(environment=second, since=timezone.now(), set_by=who.name[:200])
         Instance.ensure_first(second)
-        deployment = services.request_deployment(second, Trigger.MANUAL, who, ref=ref)
+        deployment = services.request_deployment(second, Trigger.MANUAL, who, ref=ref or first.branch)
     logger.info("%s gets a second version, %s, on behalf of %s", first, second, who.name)
     return deployment
 
@@ -125,8 +133,9 @@ def _require_ready(first: Environment) -> None:
         raise NotPossible(f"The last rollback of {first} failed.", advice="Mend that first.")
 
 
-def lead(split: Split, share: int, who: Who) -> None:
-    """From now on that percentage of the first one's clients is led to the second. Raises `NotPossible`."""
+def lead(split: Split, share: int, who: Who) -> str:
+    """From now on that percentage of the first one's clients is led to the second; where the edge could not be told
+    yet, what to say about that. Raises `NotPossible`."""
     second = split.environment
     if not 0 <= share <= 100:
         raise NotPossible(f"A share is 0 to 100 percent, not {share}.")
@@ -137,13 +146,20 @@ def lead(split: Split, share: int, who: Who) -> None:
     if share and not second.instances.filter(state=Instance.State.RUNNING).exists():
         raise NotPossible(f"{second} does not run.", advice="Start its instance first.")
     begins = 0 < share < 100 and not 0 < split.share < 100
-    split.share, split.since, split.set_by, split.problem = share, timezone.now(), who.name[:200], ""
+    fields = {"share": share, "since": timezone.now(), "set_by": who.name[:200], "problem": ""}
     if begins:
-        split.mark = new_mark()
-    split.save(update_fields=["share", "since", "set_by", "problem", "mark"])
-    edges.ask([second.server])
-    keep_out.tell(second)
+        fields["mark"] = new_mark()
+    with transaction.atomic():
+        if not _still(split, share=split.share).update(**fields):
+            raise NotPossible("Somebody else has changed that a moment ago.", advice="Look at it again.")
+        edges.ask([second.server])
     logger.info("%s %% of %s's clients are led to %s, on behalf of %s", share, second.second_of, second, who.name)
+    return keep_out.tell(second)
+
+
+def _still(split: Split, **as_it_was: Any) -> QuerySet[Split]:
+    """Its row, while it is not being ended."""
+    return Split.objects.filter(pk=split.pk, ending=Ending.NOT, **as_it_was)
 
 
 def written(environment: Environment, split: Split) -> Written:
@@ -153,11 +169,21 @@ def written(environment: Environment, split: Split) -> Written:
     try:
         databases = runtime_for(environment.server).databases
         tables = databases.query(environment.database, queries.WRITTEN_TABLES_SQL)
-        question = queries.written_since_sql(tables, split.copied_at)
+        question = queries.written_since_sql(tables, _own_since(environment, split.copied_at))
         rows = databases.query(environment.database, question) if question else []
     except ExpectedError as error:
         return Written((), error.message)
     return Written(tuple((model, int(count)) for model, count in rows))
+
+
+def _own_since(environment: Environment, copied_at: datetime) -> datetime:
+    """What a second version's own first deployment has written is nobody's work."""
+    if environment.second_of_id is None:
+        return copied_at
+    first_live = (
+        environment.deployments.exclude(live_at=None).order_by("live_at").values_list("live_at", flat=True).first()
+    )
+    return max(copied_at, first_live or copied_at)
 
 
 def consequences(split: Split, share: int) -> str:
@@ -165,6 +191,8 @@ def consequences(split: Split, share: int) -> str:
     second, first = split.environment, split.environment.second_of
     if second.shares_data or first is None:
         return "Both versions use the same database: nothing is lost, whichever serves."
+    if split.copied_at is None:
+        return f"{second} has no data yet: it is not live."
     if share > split.share:
         return (
             f"{second} works with a copy of the data as of {split.copied_at:%Y-%m-%d %H:%M:%S} UTC. Clients that are "
@@ -204,6 +232,11 @@ def end(split: Split, keep: str, who: Who) -> None:
     live = live_of(second)
     deployment = None
     with transaction.atomic():
+        Environment.objects.select_for_update().get(pk=second.pk)
+        _require_at_rest(second)
+        ended = {"ending": keep, "ended_by": who.name[:200], "problem": "", "deployment": None}
+        if not _still(split).update(**ended):
+            raise NotPossible(f"{second} is being ended already.")
         if keep == Ending.SECOND:
             if live is None:
                 raise NotPossible(f"{second} is not live, so it cannot take the place of {first}.")
@@ -218,15 +251,25 @@ def end(split: Split, keep: str, who: Who) -> None:
                 forced=True,
                 takes_from=second,
             )
+            Split.objects.filter(pk=split.pk).update(deployment=deployment.pk)
         else:
-            split.share, split.since, split.set_by = 0, timezone.now(), who.name[:200]
-        split.ending, split.ended_by, split.problem = keep, who.name[:200], ""
-        split.deployment = deployment.pk if deployment else None
-        split.save()
+            Split.objects.filter(pk=split.pk).update(share=0, since=timezone.now(), set_by=who.name[:200])
         edges.ask([second.server])
     keep_out.tell(second)
     queues.enqueue_second(second.pk)
-    logger.warning("%s is being ended, the %s version stays, on behalf of %s", split, keep, who.name)
+    logger.warning("%s is being ended, the %s version stays, on behalf of %s", second, keep, who.name)
+
+
+def _require_at_rest(second: Environment) -> None:
+    """Nobody is at work in it, so that nothing of it changes while it is ended. What is queued there is called off."""
+    for queued in Deployment.objects.filter(environment=second, status=Status.QUEUED):
+        services.cancel(queued, Who("the end of the second version"))
+    found = at_work.hindrance(second, behind_doors=True)
+    if found:
+        raise NotPossible(found.message, advice=found.advice)
+    failed = services.broken_by(second)
+    if failed:
+        raise NotPossible(f"The rollback of {failed} failed.", advice="Mend that first: its data may not be whole.")
 
 
 def unended() -> list[int]:
@@ -253,19 +296,21 @@ def carry_on(pk: int) -> None:
         return
     Door.objects.filter(environment=second).update(at_work=False)  # who waits there reads the page now
     if split.share:
-        Split.objects.filter(pk=split.pk).update(share=0, since=timezone.now(), set_by=split.ended_by)
-        edges.ask([second.server])
+        with transaction.atomic():
+            Split.objects.filter(pk=split.pk).update(share=0, since=timezone.now(), set_by=split.ended_by)
+            edges.ask([second.server])
         keep_out.tell(second)
         return
     second.server.refresh_from_db(fields=["edge_due_at"])
     if second.server.edge_due_at is not None or notices.outdated([second.server]):
         return  # clients are still led there
     try:
-        with claims.claimed(second.pk, "its end", CLAIM, behind_doors=True) as claim:
+        with claims.claimed(second.pk, "its end", CLAIM, behind_doors=True, ending=True) as claim:
             doors.drain(second, fenced(runtime_for(second.server), claim.check))
-        removal.request(second, Who(split.ended_by))
+        removal.request(second, Who(split.ended_by), ending=True)
     except ExpectedError as error:
         logger.info("The end of %s waits: %s", second, error.message)
+        Split.objects.filter(pk=split.pk).update(problem=f"It waits: {error.message}")
 
 
 def _has_taken_its_place(split: Split) -> bool:
@@ -275,8 +320,9 @@ def _has_taken_its_place(split: Split) -> bool:
         return deployment is None
     if deployment.status == Status.SUCCEEDED:
         return True
-    Split.objects.filter(pk=split.pk).update(
-        ending=Ending.NOT, problem=f"{deployment}: {deployment.outcome}. {deployment.error} {deployment.advice}".strip()
+    Split.objects.filter(pk=split.pk, ending=split.ending, deployment=split.deployment).update(
+        ending=Ending.NOT,
+        problem=f"{deployment}: {deployment.outcome}. {deployment.error} Mend that, then keep one again.",
     )
     return False
 
@@ -294,6 +340,8 @@ def heal() -> None:
             continue
         try:
             with claims.claimed(environment.pk, f"a look at {environment}", CLAIM, behind_doors=True) as claim:
+                if environment.second_of_id:
+                    copy.serve_again(environment, fenced(runtime_for(environment.server), claim.check))
                 doors.open(environment, fenced(runtime_for(environment.server), claim.check), holder=door.holder)
         except ExpectedError as error:
             logger.info("The door of %s is opened later: %s", environment, error.message)
@@ -306,5 +354,7 @@ def _left_after_a_copy(door: Door) -> bool:
 def _left_after_a_take_over(door: Door) -> bool:
     split = Split.objects.filter(environment=door.environment, ending=Ending.NOT).first()
     deployment = _taking_over(split) if split else None
+    if deployment and deployment.status == Status.ROLLBACK_FAILED:
+        return False  # with the same database, that is still to be put back
     free = at_work.hindrance(door.environment, behind_doors=True) is None
     return deployment is not None and deployment.final and door.holder == str(deployment) and free

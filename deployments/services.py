@@ -74,6 +74,8 @@ def request_deployment(
     with transaction.atomic():
         if Environment.objects.select_for_update().get(pk=environment.pk).removing_since:
             raise NotPossible(f"{environment} is being removed.")
+        if at_work.being_ended(environment):
+            raise NotPossible(f"{environment} is a second version that is being ended.")
         if restores and not Snapshot.objects.filter(pk=restores.pk, state=Snapshot.State.READY).exists():
             raise NotPossible(
                 f"The data of {restores.taken_at:%Y-%m-%d %H:%M} UTC was removed a moment ago, as too old.",

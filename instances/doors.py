@@ -36,13 +36,14 @@ def upstream(instance: Instance) -> Upstream:
 
 def upstreams(environment: Environment) -> tuple[Upstream, ...]:
     """Of every instance that is, or is being, deployed."""
-    return tuple(upstream(one) for one in environment.instances.all() if one.state != Instance.State.NEW)
+    there = (one for one in environment.instances.all() if one.state != Instance.State.NEW and not one.leaving)
+    return tuple(map(upstream, there))
 
 
 def wanted(environment: Environment) -> dict[Colour, list[Upstream]]:
     """Where the doors of an environment that is open should lead. One that somebody stopped is left out where others
     serve: else its clients would wait for it."""
-    deployed = [one for one in environment.instances.all() if one.container]
+    deployed = [one for one in environment.instances.all() if one.container and not one.leaving]
     serving = [one for one in deployed if one.state != Instance.State.STOPPED] or deployed
     found: dict[Colour, list[Upstream]] = {}
     for instance in serving:
@@ -67,7 +68,7 @@ def _second(environment: Environment) -> Second | None:
     """Where a share of its clients is led, once it serves."""
     beside = environment.beside
     split = getattr(beside, "split", None)
-    if beside is None or split is None or not any(one.container for one in beside.instances.all()):
+    if beside is None or split is None or not upstreams(beside):
         return None
     by_chance = split.share if split.share < 100 else 0
     return Second(upstreams(beside), by_chance, split.mark, own_data=not beside.shares_data)
@@ -84,7 +85,9 @@ def routes(server: Server) -> list[Route]:
     environments = (
         Environment.objects.filter(server=server)
         .filter(Exists(deployed))
-        .select_related("project", "server", "second_of", "second__split", "second__project", "second__server")
+        .select_related(
+            "project", "server", "second_of", "second__split", "second__project", "second__server", "second__second_of"
+        )
         .prefetch_related("instances", "domains", "second__instances")
         .order_by("pk")
     )

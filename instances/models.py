@@ -36,6 +36,8 @@ class Instance(InstanceOverrides):
     state = models.CharField(max_length=20, choices=State.choices, default=State.NEW, editable=False)
     state_since = models.DateTimeField(null=True, blank=True, editable=False)
     problem = models.TextField(blank=True, editable=False)
+    leaving = models.BooleanField(default=False, editable=False)
+    """It is being taken away: no new client is led there."""
     container = models.CharField(max_length=200, blank=True, editable=False)
     """Name of the container that serves; empty before the first deployment."""
     colour = models.CharField(

@@ -165,8 +165,10 @@ class VersionsActs(ActsOnObjects):
                 told = f"Two versions end, the {keep} one stays."
             else:
                 share = _percent(request.POST.get("share", ""))
-                second.lead(split, share, who(request))
+                problem = second.lead(split, share, who(request))
                 told = f"{share} % of the clients are led to {split.environment}."
+                if problem:
+                    messages.warning(request, problem)
         except NotPossible as error:
             messages.error(request, " ".join(filter(None, (error.message, error.advice))))
         else:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from deployments.models import Deployment, Step
 from deployments.run import Lost, Run, Stage
 from deployments.states import Status, StepKind, StepStatus, Way
-from deployments.steps import gentle
+from deployments.steps import copy, gentle
 from deployments.steps.health_check import serving_containers
 from instances import doors, maintenance
 from instances.models import Instance
@@ -24,6 +24,7 @@ from instances.processes import STOP_SECONDS
 from instances.runtimes.base import Colour, ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
+from projects.models import Split
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def perform(stage: Stage) -> str:
     run.check()
     _record(run)
     doors.open(run.environment, run.runtime, holder=str(run.deployment))
+    copy.lead_back(run)
     deployed = run.step(StepKind.DEPLOY)
     if deployed:
         gentle.remember(run, deployed)
@@ -77,7 +79,8 @@ def _look_from_outside(run: Run) -> str:
     deadline = time.monotonic() + EDGE_SECONDS
     while True:
         kept_out = maintenance.current(run.environment) is not None
-        colour = Colour(run.instances[0].colour) if kept_out else None
+        away = Split.objects.filter(environment__second_of=run.environment).exclude(share=0).exists()
+        colour = Colour(run.instances[0].colour) if kept_out or away else None
         answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=colour)
         if answer.ok:
             return f"Live at {run.environment.url}{', still in maintenance' if kept_out else ''}"

@@ -3,22 +3,27 @@ first one's place. Each is taken while nobody writes to it."""
 
 import logging
 from datetime import timedelta
+from functools import partial
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
-from deployments import claims
+from deployments import claims, queues, sight
 from deployments.fence import fenced
 from deployments.models import Step
 from deployments.run import Run, Stage
-from instances import doors
-from instances.models import Instance
+from deployments.steps import planning
+from instances import doors, notices
+from instances.models import Door, Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import Colour
+from instances.runtimes.base import Colour, Runtime, ServerUnreachable
 from ocore import waiting
-from projects.models import Environment, Split
+from ocore.errors import ExpectedError
+from projects.models import Environment, Server, Split
 
 logger = logging.getLogger(__name__)
+READY_SECONDS = 120.0
 CLAIM = timedelta(seconds=300)
 """On the first environment; longer than one act on the server takes."""
 HOLDER = "copy for "
@@ -48,8 +53,9 @@ def take(stage: Stage, first: Environment) -> None:
                     f"{left} requests to {first} did not end in {settings.OCORE_DRAIN_SECONDS} s; they are cut off."
                 )
             at = timezone.now()
-            runtime.filestores.snapshot(first.volume, first.database, label)
+            # The files after the rows that name them: what is stored between the two is only one file more.
             runtime.databases.clone(first.database, environment.database)
+            runtime.filestores.snapshot(first.volume, first.database, label)
         finally:
             with waiting.undisturbed():
                 doors.open(first, run.runtime, holder)
@@ -57,6 +63,7 @@ def take(stage: Stage, first: Environment) -> None:
     run.runtime.filestores.carry(first.volume, environment.volume, label)
     run.runtime.filestores.restore(environment.volume, environment.database, label)
     run.check()
+    planning.plan_again(run, environment.database)
     Split.objects.filter(environment=environment).update(copied_at=at)
     run.runtime.filestores.discard(environment.volume, label)
     run.runtime.filestores.discard(first.volume, label)
@@ -82,9 +89,9 @@ def hold(stage: Stage, second: Environment) -> None:
     left = doors.close(second, run.runtime, holder=str(run.deployment))
     if left:
         stage.log(f"{left} requests to {second} did not end in {settings.OCORE_DRAIN_SECONDS} s; they are cut off.")
-    for instance in second.instances.exclude(container=""):
+    for found in run.runtime.containers.list({"io.ocore.environment": second.key, "io.ocore.role": "odoo"}):
         run.check()
-        run.runtime.containers.stop(instance.container, STOP_SECONDS)
+        run.runtime.containers.stop(found.name, STOP_SECONDS)
 
 
 def take_over(stage: Stage, second: Environment) -> None:
@@ -95,10 +102,37 @@ def take_over(stage: Stage, second: Environment) -> None:
     runtime.filestores.snapshot(second.volume, second.database, label)
     run.check()
     runtime.databases.clone(second.database, environment.database)
+    planning.plan_again(run, environment.database)
     runtime.filestores.carry(second.volume, environment.volume, label)
     runtime.filestores.restore(environment.volume, environment.database, label)
     runtime.filestores.discard(environment.volume, label)
     stage.log(f"The data of {second} has taken the place of its own, which is kept.")
+
+
+def serve_again(second: Environment, runtime: Runtime) -> None:
+    """What stood still runs and answers. What is not there any more is the keeper's to make anew."""
+    for instance in second.instances.exclude(container="").exclude(state=Instance.State.STOPPED):
+        try:
+            runtime.containers.start(instance.container)
+            runtime.containers.join_edge(instance.container, instance.name_at_edge(Colour(instance.colour)))
+            sight.wait_until_it_answers(instance, instance.container, runtime, READY_SECONDS)
+        except ServerUnreachable:
+            raise
+        except ExpectedError as error:
+            logger.warning("%s does not serve again yet: %s", instance, error.message)
+
+
+def lead_back(run: Run) -> None:
+    """The environment has taken the second one's place: whoever was led there comes here."""
+    second = run.deployment.takes_from
+    if second is None:
+        return
+    with transaction.atomic():
+        Split.objects.filter(environment=second).update(share=0, since=timezone.now())
+        Door.objects.filter(environment=second).update(at_work=False)
+        Server.objects.filter(pk=second.server_id).update(edge_due_at=timezone.now())
+        transaction.on_commit(partial(queues.enqueue_edge, second.server_id), robust=True)
+    notices.ensure(run.environment.server, run.runtime)
 
 
 def give_back(run: Run, step: Step) -> None:
@@ -106,10 +140,7 @@ def give_back(run: Run, step: Step) -> None:
     second = Environment.objects.select_related("project", "server").filter(pk=step.facts.get("held")).first()
     if second is None:
         return
-    for instance in second.instances.exclude(container="").exclude(state=Instance.State.STOPPED):
-        run.check()
-        run.runtime.containers.start(instance.container)
-        run.runtime.containers.join_edge(instance.container, instance.name_at_edge(Colour(instance.colour)))
+    serve_again(second, run.runtime)
     if not second.shares_data:
         run.check()
         run.runtime.filestores.discard(run.environment.volume, label_of(run))

@@ -45,6 +45,7 @@ def perform(stage: Stage) -> str:
         _restore(stage, run.deployment.restores)
     elif run.deployment.takes_from and not run.deployment.takes_from.shares_data:
         copy.take_over(stage, run.deployment.takes_from)
+    plan = planning.plan(run)
     run.check()
     with waiting.beside(*[partial(run.runtime.containers.create, spec) for spec in run.serving]):
         if run.update:

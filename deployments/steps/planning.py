@@ -57,7 +57,7 @@ def plan_again(run: Run, copy: str) -> None:
     """From the copy that was taken behind the closed door, before anything is changed: made anew if somebody installed,
     updated or removed a module in Odoo since the plan was made. Nobody writes any more, so this one holds. Raises as
     `plan`."""
-    if run.deployment.brings_data:
+    if run.deployment.restores:
         return  # planned from data of another time, which nobody can have changed
     read = _read(run, copy)
     if read != plan(run).basis:

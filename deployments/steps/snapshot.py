@@ -150,7 +150,9 @@ def take(run: Run, snapshot: Snapshot) -> None:
     link = partial(runtime.filestores.snapshot, environment.volume, environment.database, snapshot.label)
     with waiting.beside(link) as (linking,):
         runtime.databases.clone(environment.database, snapshot.database)
-        with waiting.beside(partial(planning.plan_again, run, snapshot.database)):
+        # Where a second version takes its place, the plan is of that one's data.
+        again = [] if run.deployment.takes_from else [partial(planning.plan_again, run, snapshot.database)]
+        with waiting.beside(*again):
             fingerprint, size = runtime.databases.query(snapshot.database, FINGERPRINT_SQL)[0]
     files = linking.result()
     configuration = json.dumps(snapshot.configuration, sort_keys=True).encode()

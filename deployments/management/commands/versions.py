@@ -45,12 +45,20 @@ class Command(PortalCommand):
         split = second.split_of(environment)
         if options["share"] is not None:
             self._sure(second.consequences(split, options["share"]), options["yes"])
-            second.lead(split, options["share"], who)
+            problem = second.lead(split, options["share"], who)
             self.stdout.write(f"{options['share']} % of the clients are led to {split.environment}.")
+            if problem:
+                self.stdout.write(problem)
         elif options["keep"]:
             self._sure(second.end_consequences(split, options["keep"]), options["yes"])
             second.end(split, options["keep"], who)
-            self.stdout.write(f"The {options['keep']} version stays, the other is being removed.")
+            split.refresh_from_db()
+            kept = split.environment if options["keep"] == "second" else split.environment.second_of
+            asked = f" #{split.deployment} is queued for that." if split.deployment else ""
+            self.stdout.write(
+                f"The version of {kept} is to stay; {split.environment} goes after that.{asked} "
+                f"To look at it: ./manage.py versions {environment.path}"
+            )
         else:
             self._show(split)
 
@@ -79,6 +87,11 @@ class Command(PortalCommand):
                     f"       {found.requests} requests, {found.failed} failed, {found.refused} refused, "
                     f"median {found.median * 1000:.0f} ms, p95 {found.p95 * 1000:.0f} ms"
                 )
+        last = there.deployments.first()
+        if last and last.final and not last.live:
+            self.stdout.write(f"{last}: {last.outcome}. {last.error} {last.advice}")
+        if split.ending:
+            self.stdout.write(f"Being ended: {split.get_ending_display().lower()}.")
         if split.problem:
             self.stdout.write(f"It could not be ended: {split.problem}")
 
