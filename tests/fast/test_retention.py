@@ -709,7 +709,7 @@ class TestTheCommand:
 
         databases = runtime_for(production.server).databases
         databases.create("former_client", "x")
-        with pytest.raises(CommandError, match=r"Nothing was removed.*\n.*--yes"):
+        with pytest.raises(CommandError, match=r"nothing was done.*\n.*--yes"):
             self.run("sim", "--unknown")
         assert databases.exists("former_client")
         self.run("sim", "--unknown", "--yes")
