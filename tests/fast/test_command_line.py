@@ -82,6 +82,20 @@ def refused(*arguments: str) -> str:
     return str(caught.value)
 
 
+# status, where nobody looks after it
+
+
+def test_status_says_at_its_top_that_the_clock_stands_still(production: Environment, queues: Queues) -> None:
+    queues.missing = {"clock"}
+
+    first, second, *_ = run("status").splitlines()
+
+    assert first.startswith("The clock gives no sign of life. Nothing is taken over, brought back or looked at")
+    assert second.startswith("make up starts what stands still again within two minutes")
+    found = json.loads(run("status", "acme/production", "--json"))
+    assert found["portal_problem"] == "The clock gives no sign of life."
+
+
 # deploy
 
 

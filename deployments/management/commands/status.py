@@ -11,7 +11,7 @@ from deployments.following import plain
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.terminal import PortalCommand, find_environment, find_project
-from deployments.workforce import Trouble, trouble
+from deployments.workforce import Trouble, trouble, unkept
 from instances import incidents
 from instances.models import Incident, Maintenance
 from projects.domains import of_environments
@@ -41,7 +41,7 @@ class Command(PortalCommand):
         rows = rows.order_by("project__name", "name")
         if "/" in what:
             one = conditions([find_environment(what)])[0]
-            idle = trouble()
+            idle = trouble() or unkept()
             self._tell(_as_json(one, idle) | _details(one), lambda: [*_idle(idle), *_one(one)], options["json"])
             return
         if what:
@@ -49,7 +49,7 @@ class Command(PortalCommand):
         found = conditions(rows)
         if not found and not options["json"]:
             raise NotPossible("There is no environment yet.", advice="Create one in the admin.")
-        idle = trouble()
+        idle = trouble() or unkept()
         self._tell([_as_json(one, idle) for one in found], lambda: [*_idle(idle), *_table(found)], options["json"])
 
     def _tell(self, data: Any, lines: Any, as_json: bool) -> None:
@@ -63,7 +63,7 @@ class Command(PortalCommand):
 def _idle(idle: Trouble | None) -> list[str]:
     if idle is None:
         return []
-    return [f"{idle} Nothing is deployed meanwhile, and below is what was seen last.", f"{idle.advice}.", ""]
+    return [f"{idle} {idle.meanwhile}, and below is what was seen last.", f"{idle.advice}.", ""]
 
 
 def _table(found: list[Condition]) -> list[str]:
