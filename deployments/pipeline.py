@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from deployments import schedule, serving
+from deployments import fallen, schedule, serving
 from deployments.at_work import underway_on
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
@@ -150,7 +150,7 @@ def _settle(held: Run, error: ExpectedError) -> None:
     """Before the point of no return: take back. Past it the new version is live and has writes that nothing may undo;
     without a heartbeat the reconciler soon tries to complete it again."""
     if Deployment.objects.filter(pk=held.deployment.pk, switched_at=None).exists():
-        _take_back(held, error)
+        _take_back(held, fallen.told(held.environment.server, error))
         if isinstance(error, CUT_OFF):
             _tidy_after_the_dead(held)
         return
@@ -334,6 +334,7 @@ def _end_what_goes_on(held: Run) -> None:
 def _bring_server_back(stage: Stage) -> None:
     """PostgreSQL and the edge run; if they can't be brought back, the next attempt says what is wrong."""
     try:
+        fallen.notice(stage.run.environment.server)
         stage.run.runtime.prepare(stage.log)
     except ExpectedError as error:
         stage.log(error.message)
