@@ -1,6 +1,7 @@
 """The pipeline's logic on a simulated server: what it does, and what it takes back, in which order."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -257,6 +258,40 @@ def test_lost_dumps_are_asked_for_a_few_at_a_time_the_newest_first(
     assert recovery.undumped() == pks[::-1]
     monkeypatch.setattr(recovery, "DUMPS_AT_ONCE", 1)
     assert recovery.undumped() == pks[1:]
+
+
+def test_a_worker_that_is_lost_in_the_build_advises_what_is_true(
+    production: Environment, queues: Queues, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = services.request_deployment(production, Trigger.PUSH, ADA)
+    monkeypatch.setitem(pipeline.STEPS, StepKind.BUILD, SimpleNamespace(perform=_die))
+    with pytest.raises(Killed):
+        pipeline.run(first.pk)
+    _make_stale(first)
+
+    pipeline.recover(first.pk)
+
+    first.refresh_from_db()
+    assert (first.status, first.error) == (Status.FAILED, "The worker was lost.")
+    assert first.advice == "Nothing had been changed. Deploy again."
+
+
+def test_a_rollback_whose_worker_was_lost_is_to_be_asked_for_again(
+    deploy: Any, production: Environment, remote: GitRemote, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    deploy()
+    back = services.roll_back(production, Who("ann"))
+    monkeypatch.setitem(pipeline.STEPS, StepKind.BUILD, SimpleNamespace(perform=_die))
+    with pytest.raises(Killed):
+        pipeline.run(back.pk)
+    _make_stale(back)
+
+    pipeline.recover(back.pk)
+
+    back.refresh_from_db()
+    assert back.advice.endswith("Roll back again.")
 
 
 def test_what_was_made_for_an_update_goes_when_there_is_nothing_to_update_any_more(
