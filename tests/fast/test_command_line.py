@@ -845,6 +845,68 @@ def test_status_tells_what_was_given_up_and_the_last_incidents(production: Envir
     assert [one["outcome"] for one in as_json["incidents"]] == ["given_up", "brought_back"]
 
 
+def test_status_names_the_step_that_a_deployment_is_at(production: Environment) -> None:
+    running = factories.deployment(production, status=Status.RUNNING)
+    Step.objects.create(deployment=running, kind=StepKind.BUILD, status=StepStatus.SUCCEEDED)
+    Step.objects.create(deployment=running, kind=StepKind.HEALTH_CHECK)
+
+    assert f"#{running.pk} running: health check" in run("status")
+    assert json.loads(run("status", "acme/production", "--json"))["step"] == "Health check"
+
+
+def test_status_calls_an_incident_over_that_is_over(production: Environment) -> None:
+    incident = incidents.notice(Incident.Part.EDGE, production.server, "The edge is gone.")
+    incidents.give_up(incident, "It keeps ending.", "Read its log.")
+    incidents.end(incident)
+
+    told = run("status", "acme/production")
+
+    assert "The edge is gone. Given up, over since " in told
+    assert "a person must look" not in told
+
+
+def test_status_says_when_an_incident_is_tried_again_and_when_it_is_given_up(production: Environment) -> None:
+    incident = incidents.notice(Incident.Part.EDGE, production.server, "The edge is gone.")
+    incidents.attempt(incident)
+    due = f"{incident.next_attempt_at:%H:%M:%S} UTC"
+
+    assert f"attempt 2 of 5 where it is down at {due}" in run("status", "acme/production")
+    told = json.loads(run("status", "acme/production", "--json"))["incidents"][0]
+    assert told["next_attempt_at"] == incident.next_attempt_at.isoformat()
+
+    Incident.objects.update(attempts=incidents.LIMIT)
+    assert f"given up unless it is well by {due}" in run("status", "acme/production")
+
+
+def test_a_reader_who_has_had_enough_gets_no_traceback(tmp_path: Path) -> None:
+    code = """
+import os, sys
+import django
+django.setup()
+from deployments.terminal import PortalCommand
+class Told(PortalCommand):
+    requires_system_checks = []
+    def handle(self, *args, **options):
+        for number in range(10000):
+            self.stdout.write("line %d" % number)
+Told().run_from_argv(["manage.py", "told"])
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    surroundings = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings", "OCORE_STATE_DIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=surroundings,
+        cwd=ROOT,
+        check=False,
+        timeout=50,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr.decode()) == (terminal.PIPE_CLOSED, "")
+
+
 def test_status_as_json_is_for_programs(production: Environment) -> None:
     live = factories.deployment(production, commit="a" * 40, live=True, live_at=timezone.now())
 
