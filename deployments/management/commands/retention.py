@@ -68,8 +68,11 @@ class Command(PortalCommand):
             sys.exit(1)
 
     def _tell(self, found: Survey) -> None:
-        free, wanted, spare = map(format_size, (found.free_bytes, found.wanted_bytes, found.spare_bytes))
-        self.stdout.write(f"{found.place}: {free} free, {wanted} wanted, {spare} in what nothing needs")
+        sizes = (found.free_bytes, found.wanted_bytes, found.going_bytes, found.spare_bytes)
+        free, wanted, going, spare = map(format_size, sizes)
+        self.stdout.write(
+            f"{found.place}: {free} free, {wanted} wanted; {going} to remove, {spare} if it had to make room"
+        )
         rows = [("", "WHAT", "WHOSE", "SINCE", "SIZE", "WHY"), *_lines(found)]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         for row in rows:
