@@ -95,6 +95,15 @@ def test_without_the_limiter_every_request_goes_on(shared: Place, limiter: Limit
     assert counts(shared, 60)[429] > 0, "and with it they are counted again"
 
 
+def test_it_stops_within_seconds_when_it_is_asked_to(shared: Place, limiter: Limiter) -> None:
+    shared.get()  # the edge holds a connection to it
+    began = time.monotonic()
+    shared.containers.stop(limiter.name)
+    took = time.monotonic() - began
+    shared.containers.start(limiter.name)
+    assert took < 8
+
+
 def test_asking_takes_well_under_a_millisecond(shared: Place, limiter: Limiter) -> None:
     shared.serve("new")
     free = replace(ROUTE, key="acme-free", hosts=("free.localhost",))
