@@ -6,14 +6,15 @@ A constant number of queries for any number of environments, and no server is as
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
-from deployments.models import Deployment
-from deployments.states import ACTIVE, FAILURES, UNDERWAY, Status
+from deployments.models import Deployment, Step
+from deployments.states import ACTIVE, FAILURES, UNDERWAY, Status, StepKind, StepStatus
 from instances import incidents
 from instances.models import Door, HealthCheck, Incident, Instance, Maintenance
 from projects.models import Environment
@@ -42,6 +43,8 @@ class Condition:
     instances: list[Instance] = field(default_factory=list)
     live: Deployment | None = None
     underway: Deployment | None = None
+    step: str = ""
+    """By its name, the one that it is at; empty between two."""
     queued: Deployment | None = None
     last: Deployment | None = None
     """The newest that has ended."""
@@ -131,6 +134,7 @@ def conditions(environments: Iterable[Environment]) -> list[Condition]:
             condition.live = deployment
         if deployment.status in UNDERWAY:
             condition.underway = deployment
+            condition.step = str(StepKind(deployment.at_step).label) if deployment.at_step else ""
         elif deployment.status == Status.QUEUED:
             condition.queued = deployment
         elif condition.last is None or deployment.pk > condition.last.pk:
@@ -152,17 +156,17 @@ def conditions(environments: Iterable[Environment]) -> list[Condition]:
     return list(found.values())
 
 
-def _deployments(environments: Iterable[int]) -> Iterable[Deployment]:
-    """The live one, those that haven't ended, and the newest that has."""
+def _deployments(environments: Iterable[int]) -> Iterable[Any]:
+    """The live one, those that haven't ended, and the newest that has; `at_step` is the kind of the one that runs."""
+    step = Step.objects.filter(deployment=OuterRef("pk"), status=StepStatus.RUNNING).order_by("-pk").values("kind")[:1]
     ended = (
         Deployment.objects.filter(environment=OuterRef("environment"))
         .exclude(status__in=ACTIVE | {Status.SUPERSEDED, Status.CANCELLED})
         .order_by("-pk")
         .values("pk")[:1]
     )
-    return Deployment.objects.filter(environment__in=environments).filter(
-        Q(live=True) | Q(status__in=ACTIVE) | Q(pk=Subquery(ended))
-    )
+    rows = Deployment.objects.filter(environment__in=environments).annotate(at_step=Subquery(step))
+    return rows.filter(Q(live=True) | Q(status__in=ACTIVE) | Q(pk=Subquery(ended)))
 
 
 def _latest_checks(environments: Iterable[int]) -> Iterable[HealthCheck]:

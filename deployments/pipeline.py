@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from deployments import schedule, serving
+from deployments import fallen, schedule, serving
 from deployments.at_work import underway_on
 from deployments.models import Deployment, StaleTransition, Step
 from deployments.run import Busy, Cancelled, Lost, Run, Stage, claim, take_over
@@ -53,7 +53,7 @@ RUNBOOK = (
     "Once the cause is gone, “Try the rollback again” finishes it."
 )
 UNFINISHED_ADVICE = "oCore goes on trying. If this stays, what the message names needs a person."
-LOST = ExpectedError("The worker was lost.", advice="What had been changed was put back. Deploy again.")
+LOST = ExpectedError("The worker was lost.")
 
 
 def run(pk: int) -> Deployment:
@@ -150,7 +150,7 @@ def _settle(held: Run, error: ExpectedError) -> None:
     """Before the point of no return: take back. Past it the new version is live and has writes that nothing may undo;
     without a heartbeat the reconciler soon tries to complete it again."""
     if Deployment.objects.filter(pk=held.deployment.pk, switched_at=None).exists():
-        _take_back(held, error)
+        _take_back(held, fallen.told(held.environment.server, error))
         if isinstance(error, CUT_OFF):
             _tidy_after_the_dead(held)
         return
@@ -229,7 +229,7 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
     held.goes_on |= isinstance(reason, CUT_OFF)
     status = _status(deployment)
     if status != Status.ROLLING_BACK and not (reason is LOST and deployment.error):  # else this is another attempt
-        held.say(reason)
+        held.say(_advised(reason, deployment))
     deployment.steps.filter(status=StepStatus.RUNNING).exclude(kind=StepKind.ROLLBACK).update(
         status=StepStatus.FAILED, outcome=held.redact(reason.message), finished_at=timezone.now()
     )
@@ -248,6 +248,16 @@ def _take_back(held: Run, reason: ExpectedError) -> None:
                 raise
             cancelled = True
     _roll_back(held, touched, Status.CANCELLED if cancelled else Status.ROLLED_BACK)
+
+
+def _advised(reason: ExpectedError, deployment: Deployment) -> ExpectedError:
+    """A lost worker's advice depends on what it had been at."""
+    if reason is not LOST:
+        return reason
+    changed = any(step.facts for step in deployment.steps.filter(kind__in=STEPS))
+    again = "Roll back again." if deployment.rollback_to_id else "Deploy again."
+    advice = f"What had been changed was put back. {again}" if changed else f"Nothing had been changed. {again}"
+    return ExpectedError(reason.message, advice=advice)
 
 
 def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
@@ -334,6 +344,7 @@ def _end_what_goes_on(held: Run) -> None:
 def _bring_server_back(stage: Stage) -> None:
     """PostgreSQL and the edge run; if they can't be brought back, the next attempt says what is wrong."""
     try:
+        fallen.notice(stage.run.environment.server)
         stage.run.runtime.prepare(stage.log)
     except ExpectedError as error:
         stage.log(error.message)

@@ -17,6 +17,7 @@ from projects.models import Environment
 logger = logging.getLogger(__name__)
 REMOVAL = timedelta(seconds=20)
 """Longer than a worker takes from the queue to the claim."""
+DUMPS_AT_ONCE = 3
 UNTIDY = timedelta(minutes=5)
 DUMP = timedelta(minutes=15)
 """After which the job is taken for lost; one that was only slow finds the dump made."""
@@ -46,11 +47,12 @@ def reconcile() -> None:
 
 
 def undumped() -> list[int]:
-    """Deployments whose snapshot has been there for a while without a dump and without a reason on record."""
-    over = timezone.now() - DUMP
-    waiting = Snapshot.objects.filter(state=Snapshot.State.READY, dump_path="", dump_problem="")
-    lost = waiting.filter(deployment__status=Status.SUCCEEDED, deployment__finished_at__range=(over - DUMP, over))
-    return list(lost.values_list("deployment", flat=True))
+    """Deployments whose snapshot has been there for a while without a dump and without a reason on record, the newest
+    first, and only a few: the others' turn comes when these have theirs."""
+    waiting = Snapshot.objects.filter(state=Snapshot.State.READY, dump_path="", dump_problem="", dump_removed_at=None)
+    waiting = waiting.exclude(environment__server__in=incidents.engines_down())
+    lost = waiting.filter(deployment__status=Status.SUCCEEDED, deployment__finished_at__lt=timezone.now() - DUMP)
+    return list(lost.order_by("-deployment__finished_at").values_list("deployment", flat=True)[:DUMPS_AT_ONCE])
 
 
 def untidied() -> list[int]:

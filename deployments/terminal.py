@@ -29,6 +29,8 @@ EXIT_CODES = """exit codes:
   130  Ctrl-C: stopped watching, the deployment goes on
 """
 INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""As a program that SIGPIPE ends."""
 ALONE_SECONDS = 15.0
 """So long `--wait` waits for a worker where there is none: one that was killed is back within seconds."""
 
@@ -100,13 +102,20 @@ class PortalCommand(BaseCommand):
         log = logging.getLogger(queues.__name__)
         log.disabled = True
         try:
-            return super().execute(*args, **options)
+            told_all = super().execute(*args, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read it has had enough (`| head`); what Python flushes at its end goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(PIPE_CLOSED)
         except ExpectedError as error:
             raise CommandError(told(error)) from error
         except OperationalError as error:
             raise CommandError(
                 f"oCore's database cannot be used: {error}\nStart oCore with `make up`; that also creates its tables."
             ) from error
+        else:
+            return told_all
         finally:
             log.disabled = False
 

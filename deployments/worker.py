@@ -11,8 +11,8 @@ import instances.runtimes.docker  # noqa: F401 - once here instead of in every j
 from deployments import queues
 from deployments.models import Deployment
 from deployments.states import UNDERWAY
-from deployments.workforce import SIGN_OF_LIFE
 from ocore.machine.processes import die_with_parent
+from ocore.machine.signs import SIGN_OF_LIFE
 
 DEPLOYING = {deployments.jobs.run_deployment.__name__, deployments.jobs.recover_deployment.__name__}
 

@@ -1,20 +1,18 @@
-"""Whether anybody takes what is queued: Redis answers, and a worker has lately said there that it lives."""
+"""Whether anybody does what is queued and what the clock sees to: Redis has lately heard of those who do."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-import django_rq
 from django.conf import settings
-from django.utils import timezone
 from redis.exceptions import RedisError
-from rq import Worker
 
-from ocore.machine import redis, supervisor
+from ocore.machine import redis, signs, supervisor
 
-SIGN_OF_LIFE = 30
-"""Seconds after which an idle worker tells Redis again that it lives; one at work does so as often."""
-FORGOTTEN = timedelta(seconds=3 * SIGN_OF_LIFE)
+KEEPERS = {
+    signs.CLOCK: "the clock gives no sign of life",
+    "chores": "nobody does the clock's chores",
+}
+"""Without these deployments go on, and nobody looks after them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,7 @@ class Trouble:
 
     reason: str
     advice: str
+    meanwhile: str = "Nothing is deployed meanwhile"
 
     def __str__(self) -> str:
         return f"{self.reason[:1].upper()}{self.reason[1:]}."
@@ -30,20 +29,34 @@ class Trouble:
 
 def trouble() -> Trouble | None:
     """Why nothing takes what is queued; None while a worker lives."""
-    missing, log = "no worker of it lives", "worker.1.log"
+    lacking, log = "no worker of it lives", "worker.1.log"
     try:
-        if living_workers():
+        if "deployments" not in signs.missing():
             return None
     except RedisError:
         if not redis.is_our_own():
             return Trouble("the Redis that REDIS_URL names does not answer", "Start that Redis, or correct REDIS_URL")
-        missing, log = "its Redis does not answer", "redis.log"
+        lacking, log = "its Redis does not answer", "redis.log"
     if supervisor.lives():
-        return Trouble(f"the portal is up, but {missing}", f"See why in {Path(settings.STATE_DIR) / 'log' / log}")
+        return Trouble(f"the portal is up, but {lacking}", f"See why in {_log(log)}")
     return Trouble("the portal isn't running", "Start it with: make up")
 
 
-def living_workers() -> int:
-    """How many take deployments. Raises `RedisError`."""
-    heard = [worker.last_heartbeat for worker in Worker.all(queue=django_rq.get_queue("deployments"))]
-    return sum(1 for moment in heard if moment is not None and timezone.now() - moment < FORGOTTEN)
+def unkept() -> Trouble | None:
+    """Why nobody takes over what died or brings back what is down; None while clock and chores go on."""
+    try:
+        missing = signs.missing()
+    except RedisError:
+        return None  # `trouble` says that
+    name = next((one for one in KEEPERS if one in missing), None)
+    if name is None:
+        return None
+    return Trouble(
+        KEEPERS[name],
+        f"make up starts what stands still again within two minutes; if this stays, see why in {_log(f'{name}.log')}",
+        "Nothing is taken over, brought back or looked at meanwhile",
+    )
+
+
+def _log(name: str) -> Path:
+    return Path(settings.STATE_DIR) / "log" / name

@@ -53,7 +53,7 @@ UPDATING = (
 UNREACHABLE = (
     "unreachable",
     "Not reachable at the moment",
-    "This service does not answer just now. It is looked after; please try again in a few minutes.",
+    "This service does not answer just now. Please try again in a few minutes.",
 )
 
 

@@ -68,7 +68,7 @@ def notice(
     try:
         with transaction.atomic():
             if lately and Incident.objects.filter(pk=lately.pk).exclude(ended_at=None).update(
-                ended_at=None, outcome=Outcome.OPEN, problem="", advice="", **said
+                ended_at=None, outcome=Outcome.OPEN, problem="", advice="", **_added(lately, said, now)
             ):
                 logger.warning("%s is down again: %s", lately.subject, said["seen"])
                 return Incident.objects.get(pk=lately.pk)
@@ -86,6 +86,15 @@ def notice(
         return about.latest("pk")
     logger.warning("%s is down: %s", made.subject, made.seen)
     return made
+
+
+def _added(incident: Incident, said: dict[str, str], now: datetime) -> dict[str, str]:
+    """What is seen later is told after what was seen first, which is where the cause stands."""
+    if said["seen"] in incident.seen:
+        return {"detail": said["detail"] or incident.detail}
+    both = f"{incident.detail}\n{said['detail']}".strip()
+    seen = f"{incident.seen} Then, at {now:%H:%M:%S} UTC: {said['seen']}"
+    return {"seen": seen, "detail": both[-DETAIL_CHARACTERS:]}
 
 
 def attempt(incident: Incident, **fields: Any) -> bool:

@@ -41,6 +41,7 @@ CONFIGURATION = f"""\
 global
     maxconn 4096
     nbthread 1
+    hard-stop-after 1s
     log stderr format raw local0 warning
 defaults
     mode http
@@ -103,8 +104,9 @@ class Limiter:
             memory_bytes=MEMORY_BYTES,
             restart=True,
             stop_seconds=2,
+            stop_signal="SIGUSR1",  # HAProxy has no handler for SIGTERM
         )
-        made_from = [spec.image, spec.command, CONFIGURATION, spec.volumes]
+        made_from = [spec.image, spec.command, CONFIGURATION, spec.volumes, spec.stop_signal]
         digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
         return replace(spec, labels={NAMESPACE_LABEL: self.spec.namespace, SPEC_LABEL: digest})
 

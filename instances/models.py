@@ -238,6 +238,11 @@ class Incident(models.Model):
         return str(self.instance) if self.instance else f"{self.get_part_display()} of {self.server}"
 
     @property
+    def open(self) -> bool:
+        """Being brought back."""
+        return self.outcome == self.Outcome.OPEN and self.ended_at is None
+
+    @property
     def given_up(self) -> bool:
         """Still, and nobody has made it good."""
         return self.outcome == self.Outcome.GIVEN_UP and self.ended_at is None

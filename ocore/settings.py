@@ -166,6 +166,8 @@ for _entry in env.list("OCORE_DEADLINES", default=[]):
     OCORE_DEADLINES[_step.strip()] = (_seconds(_total), _seconds(_silence or _total))
 # How many deployments run at once, on all servers together; each server has limits of its own.
 OCORE_WORKERS = env.int("OCORE_WORKERS", default=2)
+# Seconds that a program of the portal may stand still before `make up` kills it and starts it again; 0: never.
+OCORE_STANDSTILL_SECONDS = env.int("OCORE_STANDSTILL_SECONDS", default=60)
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 

@@ -32,6 +32,8 @@ class Queues:
         self.started: list[str] = []
         """The ids of jobs that a worker has taken and not ended."""
         self.workers = 1
+        self.missing: set[str] = set()
+        """Of whom nothing has been heard lately (`ocore.machine.signs`)."""
 
     def get_queue(self, name: str) -> Any:
         return Queue(self.jobs.setdefault(name, []), Registry(self.started))
@@ -77,9 +79,9 @@ class Queue:
 
 @pytest.fixture
 def queues(monkeypatch: pytest.MonkeyPatch) -> Queues:
-    from deployments import workforce
+    from ocore.machine import signs
 
     fake = Queues()
     monkeypatch.setattr(django_rq, "get_queue", fake.get_queue)
-    monkeypatch.setattr(workforce, "living_workers", lambda: fake.workers)
+    monkeypatch.setattr(signs, "missing", lambda: fake.missing | (set() if fake.workers else {"deployments"}))
     return fake

@@ -40,6 +40,10 @@ class Survey:
         """What can be had by removing all that nothing needs."""
         return sum(one.thing.size_bytes for one in self.verdicts if one.could_go and one.thing.frees)
 
+    @property
+    def going_bytes(self) -> int:
+        return sum(one.thing.size_bytes for one in self.verdicts if not one.keep and one.thing.frees)
+
     def totals(self) -> list["Total"]:
         found = {kind: Total(kind) for kind in Kind}
         for one in self.verdicts:

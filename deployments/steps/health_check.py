@@ -24,6 +24,16 @@ PATIENCE = 2.0
 """So long a look waits inside the container for Odoo to listen, instead of the engine being asked again and again."""
 EDGE_SECONDS = 10.0
 LOG_LINES = 60
+READ_LOG = (
+    "Read Odoo's last lines below: they name the addon to correct, or the setting of the environment, such as an "
+    "option of odoo.conf or a limit. A slow start may need a longer health deadline."
+)
+KILLED = (
+    "Somebody or something stopped its container from outside: one that ends by itself is started again by its engine. "
+    "The commit need not be the cause: deploy again."
+)
+ENDED_SECONDS = 2.0
+"""What its engine starts again is never seen `exited` for so long: that is what somebody stopped or killed."""
 DEATHS = 4
 """Restarts within one health check, which take the engine a few seconds, after which it is given up."""
 
@@ -83,6 +93,7 @@ def wait_until_healthy(
 
 def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: float, log: Callable[[str], None]) -> None:
     pause, last, began = FIRST_PAUSE, "", time.monotonic()
+    ended_since: float | None = None
     while True:
         problems = _problems(run, container, settings)
         if not problems:
@@ -92,8 +103,12 @@ def _wait_for(run: Run, container: str, settings: dict[str, Any], deadline: floa
             log(f"Not yet: {last}")
         if time.monotonic() + pause > deadline:
             raise _not_healthy(run, container, problems, f"within {settings['health_deadline']} s")
-        if _keeps_dying(run, container):
-            raise _not_healthy(run, container, problems, f"after {DEATHS} starts")
+        found = run.runtime.containers.find(container)
+        if found is None or found.restart_count >= DEATHS:  # waiting longer only keeps clients waiting
+            raise _not_healthy(run, container, problems, f"after {DEATHS} starts" if found else "any more")
+        ended_since = (ended_since or time.monotonic()) if found.state in ("exited", "dead") else None
+        if ended_since is not None and time.monotonic() - ended_since >= ENDED_SECONDS:
+            raise _not_healthy(run, container, problems, "any more", advice=KILLED)
         waiting.pause(pause)
         run.check()
         soon = time.monotonic() - began < SOON
@@ -130,13 +145,7 @@ def _ask(run: Run, container: str, *paths: str) -> list[Answer]:
     return readiness.parse_probe(run.runtime.containers.exec(container, argv, timeout=timeout).output)
 
 
-def _keeps_dying(run: Run, container: str) -> bool:
-    """It ends by itself whenever it is started: waiting longer only keeps clients waiting."""
-    found = run.runtime.containers.find(container)
-    return found is None or found.restart_count >= DEATHS
-
-
-def _not_healthy(run: Run, container: str, problems: list[str], when: str) -> NotHealthy:
+def _not_healthy(run: Run, container: str, problems: list[str], when: str, *, advice: str = READ_LOG) -> NotHealthy:
     try:
         tail = run.runtime.containers.logs(container, LOG_LINES)
     except RunFailed as error:
@@ -144,8 +153,7 @@ def _not_healthy(run: Run, container: str, problems: list[str], when: str) -> No
     return NotHealthy(
         f"Not healthy {when}: {problems[0]}",
         detail="\n".join(problems) + f"\n\nThe last lines of {container}:\n{tail}",
-        advice="Read Odoo's last lines below: they name the addon to correct, or the setting of the environment, such "
-        "as an option of odoo.conf or a limit. A slow start may need a longer health deadline.",
+        advice=advice,
     )
 
 

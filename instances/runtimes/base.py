@@ -167,6 +167,8 @@ class ContainerSpec:
     """All are dropped; these are given back."""
     restart: bool = False
     stop_seconds: int = 30
+    stop_signal: str = ""
+    """Asks it to end, where its image's own doesn't: a program without a handler for SIGTERM ignores that as pid 1."""
     shm_bytes: int = 0
 
 

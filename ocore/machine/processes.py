@@ -46,6 +46,12 @@ class Process:
     def alive(self) -> bool:
         return Process.of(self.pid) == self
 
+    @property
+    def stopped(self) -> bool:
+        """By a signal, until another one lets it go on. One that a debugger traces is not."""
+        fields = _stat(self.pid)
+        return fields is not None and fields[0] == "T" and self.alive
+
 
 def own_name() -> str:
     """Names this very process for the rows: where it lives (boot and pid namespace), its pid, and when it began."""

@@ -33,11 +33,13 @@ from ocore.machine.engine import Guard
 from ocore.machine.processes import Process, end, end_alone, send
 from ocore.machine.programs import Program, environment, portal_programs
 from ocore.machine.progress import Progress
+from ocore.machine.standstill import Watch
 
 PATIENCE = 8.0
 """Seconds that programs get to finish what they do when told to stop; a deployment that was cut is taken over by the
 reconciler."""
 GUARD_SECONDS = 0.5
+WATCH_SECONDS = 5.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -153,6 +155,7 @@ class Supervisor:
                 redis.wait_for_redis(timeout=15)
         threading.Thread(target=self._tend, daemon=True).start()
         threading.Thread(target=self._guard_engine, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def _tend(self) -> None:
         while not self._stopping.wait(0.1):
@@ -172,6 +175,15 @@ class Supervisor:
         guard = Guard(self.state_dir / "engine")
         while not self._stopping.wait(GUARD_SECONDS):
             guard.look(self.progress)
+
+    def _watch(self) -> None:
+        """Apart, since Redis is asked. What is killed here the others start again."""
+        watch = Watch(settings.OCORE_STANDSTILL_SECONDS)
+        while not self._stopping.wait(WATCH_SECONDS):
+            programs = {child.program.name: child.process for child in list(self._children) if child.process}
+            for name, process in watch.look(programs):
+                self.progress.say(f"{name} stood still for a while and is killed (process {process.pid})")
+                send([process], signal.SIGKILL)
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> None:
         if self._failure is None:

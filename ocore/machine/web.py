@@ -1,6 +1,7 @@
 """Where the portal's web server listens, and whether it answers there."""
 
 import http.client
+import json
 import socket
 import time
 from pathlib import Path
@@ -40,25 +41,32 @@ def refuse_taken_address() -> None:
             ) from error
 
 
-def health(timeout: float = 5.0) -> int:
-    """The status of /healthz, asked as a client of OCORE_BASE_URL would; 0 when nothing answers."""
+def health(timeout: float = 5.0) -> tuple[int, dict[str, str]]:
+    """Status and parts of /healthz, asked as a client of OCORE_BASE_URL would; 0 when nothing answers."""
     host, port = address()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     public = urlsplit(settings.OCORE_BASE_URL)
     try:
         connection.request("GET", "/healthz", headers={"Host": public.netloc, "X-Forwarded-Proto": public.scheme})
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return 0
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()) if answer.status in (200, 503) else {}
+    except (OSError, http.client.HTTPException, ValueError):
+        return 0, {}
     finally:
         connection.close()
 
 
+def _answers(status: int, parts: dict[str, str]) -> bool:
+    return status in (200, 301) or parts.get("database") == parts.get("redis") == "pass"
+
+
 def wait_until_healthy(*, timeout: float, log: Path) -> None:
-    """Until /healthz says 200 (or sends us to https, which only a portal that is up can do)."""
+    """Until /healthz says that the web server has what it needs (or sends us to https, which only a portal that is up
+    can do). Workers and clock may still be starting."""
     deadline = time.monotonic() + timeout
-    while (status := health()) not in (200, 301):
+    while not _answers(*(found := health())):
+        status = found[0]
         if time.monotonic() > deadline:
             said = log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if log.exists() else []
             answer = f"answers {status} on /healthz" if status else "does not answer"

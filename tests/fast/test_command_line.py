@@ -82,6 +82,20 @@ def refused(*arguments: str) -> str:
     return str(caught.value)
 
 
+# status, where nobody looks after it
+
+
+def test_status_says_at_its_top_that_the_clock_stands_still(production: Environment, queues: Queues) -> None:
+    queues.missing = {"clock"}
+
+    first, second, *_ = run("status").splitlines()
+
+    assert first.startswith("The clock gives no sign of life. Nothing is taken over, brought back or looked at")
+    assert second.startswith("make up starts what stands still again within two minutes")
+    found = json.loads(run("status", "acme/production", "--json"))
+    assert found["portal_problem"] == "The clock gives no sign of life."
+
+
 # deploy
 
 
@@ -590,9 +604,11 @@ def test_without_yes_it_asks_and_only_a_yes_counts(
     monkeypatch.setattr(sys, "stdin", Keyboard())
     for answer, queued in (("", 0), ("n", 0), ("nope", 0), ("Yes", 1)):
         monkeypatch.setattr("builtins.input", lambda prompt, answer=answer: answer)
-        told = run("rollback", "acme/production", code=0 if queued else 1)
+        if queued:
+            run("rollback", "acme/production")
+        else:
+            assert refused("rollback", "acme/production") == "Nothing was done."
         assert Deployment.objects.filter(trigger=Trigger.ROLLBACK).count() == queued
-        assert ("Nothing was done." in told) is not bool(queued)
 
 
 def test_where_nobody_can_be_asked_yes_must_be_said(
@@ -827,6 +843,68 @@ def test_status_tells_what_was_given_up_and_the_last_incidents(production: Envir
     as_json = json.loads(run("status", "acme/production", "--json"))
     assert as_json["needs_a_person"] is True
     assert [one["outcome"] for one in as_json["incidents"]] == ["given_up", "brought_back"]
+
+
+def test_status_names_the_step_that_a_deployment_is_at(production: Environment) -> None:
+    running = factories.deployment(production, status=Status.RUNNING)
+    Step.objects.create(deployment=running, kind=StepKind.BUILD, status=StepStatus.SUCCEEDED)
+    Step.objects.create(deployment=running, kind=StepKind.HEALTH_CHECK)
+
+    assert f"#{running.pk} running: health check" in run("status")
+    assert json.loads(run("status", "acme/production", "--json"))["step"] == "Health check"
+
+
+def test_status_calls_an_incident_over_that_is_over(production: Environment) -> None:
+    incident = incidents.notice(Incident.Part.EDGE, production.server, "The edge is gone.")
+    incidents.give_up(incident, "It keeps ending.", "Read its log.")
+    incidents.end(incident)
+
+    told = run("status", "acme/production")
+
+    assert "The edge is gone. Given up, over since " in told
+    assert "a person must look" not in told
+
+
+def test_status_says_when_an_incident_is_tried_again_and_when_it_is_given_up(production: Environment) -> None:
+    incident = incidents.notice(Incident.Part.EDGE, production.server, "The edge is gone.")
+    incidents.attempt(incident)
+    due = f"{incident.next_attempt_at:%H:%M:%S} UTC"
+
+    assert f"attempt 2 of 5 where it is down at {due}" in run("status", "acme/production")
+    told = json.loads(run("status", "acme/production", "--json"))["incidents"][0]
+    assert told["next_attempt_at"] == incident.next_attempt_at.isoformat()
+
+    Incident.objects.update(attempts=incidents.LIMIT)
+    assert f"given up unless it is well by {due}" in run("status", "acme/production")
+
+
+def test_a_reader_who_has_had_enough_gets_no_traceback(tmp_path: Path) -> None:
+    code = """
+import os, sys
+import django
+django.setup()
+from deployments.terminal import PortalCommand
+class Told(PortalCommand):
+    requires_system_checks = []
+    def handle(self, *args, **options):
+        for number in range(10000):
+            self.stdout.write("line %d" % number)
+Told().run_from_argv(["manage.py", "told"])
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    surroundings = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings", "OCORE_STATE_DIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=surroundings,
+        cwd=ROOT,
+        check=False,
+        timeout=50,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr.decode()) == (terminal.PIPE_CLOSED, "")
 
 
 def test_status_as_json_is_for_programs(production: Environment) -> None:

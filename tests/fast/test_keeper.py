@@ -422,6 +422,20 @@ def test_one_that_keeps_dying_is_given_up_loudly_after_growing_pauses(
     assert condition.given_up == incident
 
 
+def test_what_is_seen_later_does_not_hide_the_first_cause(live: Instance) -> None:
+    server = live.environment.server
+    first = incidents.notice(Incident.Part.EDGE, server, "Its container was killed.", detail="the first lines")
+    incidents.attempt(first)
+    incidents.end(first)
+
+    again = incidents.notice(Incident.Part.EDGE, server, "Its container is gone.", detail="the later lines")
+
+    assert again.pk == first.pk
+    assert again.seen.startswith("Its container was killed. Then, at ")
+    assert again.seen.endswith(" UTC: Its container is gone.")
+    assert again.detail == "the first lines\nthe later lines"
+
+
 def test_one_that_is_healthy_in_between_and_dies_again_soon_is_the_same_incident(live: Instance) -> None:
     stop(live)
     keeper.keep()

@@ -11,11 +11,11 @@ from deployments.keeper import keep
 from instances import doors, edge_limits
 from instances.edge_access import LOOK_HEADER
 from instances.edge_config import configuration
-from instances.limiter import CONFIGURATION
+from instances.limiter import CONFIGURATION, Limiter
 from instances.models import Incident
 from instances.processes import serving
 from instances.runtimes import runtime_for
-from instances.runtimes.base import ContainerSpec, Limits, Route, RunFailed, Upstream
+from instances.runtimes.base import ContainerSpec, Limits, Route, RunFailed, ServerSpec, Upstream
 from instances.runtimes.docker import container_config
 from projects.models import Environment, Project
 from tests import factories
@@ -156,3 +156,9 @@ def test_a_limiter_that_does_not_come_back_keeps_nothing_else_from_being_kept(
     found = runtime.containers.find(instance.container)
     assert found
     assert found.running
+
+
+def test_the_limiter_is_asked_to_stop_in_a_way_that_it_hears() -> None:
+    limiter = Limiter(ServerSpec("this machine", namespace="ocore-test"), None, None)  # type: ignore[arg-type]
+    assert limiter._container().stop_signal == "SIGUSR1"
+    assert "hard-stop-after 1s" in CONFIGURATION

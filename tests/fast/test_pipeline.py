@@ -1,6 +1,7 @@
 """The pipeline's logic on a simulated server: what it does, and what it takes back, in which order."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from deployments.models import Deployment, Snapshot, Step
 from deployments.services import Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from deployments.steps import planning
-from instances.models import Door, Instance
+from instances.models import Door, Incident, Instance
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Answer, BuildFailed, DatabaseError, EdgeError, Exit, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
@@ -167,6 +168,130 @@ def test_whatever_breaks_the_old_version_serves_with_every_accepted_write(
     assert not Door.objects.exists()
     databases = runtime_for(production.server).databases.list()
     assert not [name for name in databases if "__s" in name], "the clone was put back or removed"
+
+
+def test_a_new_container_that_was_killed_is_not_waited_for(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+) -> None:
+    first = deploy()
+    Environment.objects.filter(pk=production.pk).update(health_deadline=120)
+    new = f"-d{first.pk + 1}"
+    remote.commit("Second", addon("1.1"))
+
+    def killed(name: str, *_: Any) -> None:
+        if name.endswith(new):
+            runtime_for(production.server).containers.stop(name)
+
+    faults.raised["containers.exec"] = killed
+    second = deploy()
+
+    assert second.status == Status.ROLLED_BACK, log_of(second)
+    assert (second.seconds or 0) < 30
+    assert "Not healthy any more: The container" in second.error
+    assert "(exited" in second.error
+    assert "started again by its engine" in second.advice
+    assert running(production) == [f"ocore-test-acme-production-main-d{first.pk}"]
+
+
+def test_postgresql_that_stops_under_a_deployment_is_an_incident_and_named(
+    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, settings: Any
+) -> None:
+    settings.OCORE_ROLLBACK_SECONDS = 30
+    deploy()
+    remote.commit("Second", addon("1.1"))
+
+    def falls(*_: Any) -> None:
+        faults.raised.clear()
+        runtime_for(production.server).containers.stop("simulated-postgres")
+        raise RunFailed("Could not run sh in the container simulated-postgres.")
+
+    faults.raised["databases.clone"] = falls
+    second = deploy()
+
+    assert second.status == Status.ROLLED_BACK, log_of(second)
+    assert second.error.startswith("PostgreSQL on Sim (simulated) had stopped: Its container simulated-postgres")
+    assert "Could not run sh" in second.detail
+    assert "Deploy again" in second.advice
+    (incident,) = Incident.objects.all()
+    assert (incident.part, incident.server) == (Incident.Part.POSTGRES, production.server)
+
+
+def test_what_has_not_been_there_before_the_first_deployment_has_not_fallen(
+    deploy: Any, production: Environment, faults: Faults
+) -> None:
+    faults.raised["prepare"] = RunFailed("no memory left")
+
+    assert deploy().error == "no memory left"
+    assert not Incident.objects.exists()
+
+
+@pytest.mark.parametrize("ago", [timedelta(hours=1), timedelta(days=3)])
+def test_a_lost_dump_is_asked_for_again_however_long_the_portal_was_away(
+    ago: timedelta, deploy: Any, remote: GitRemote
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    second = deploy()
+    Deployment.objects.filter(pk=second.pk).update(finished_at=timezone.now() - ago)
+    assert recovery.undumped() == []
+    kept = Snapshot.objects.filter(deployment=second)
+
+    kept.update(dump_path="")
+    assert recovery.undumped() == [second.pk]
+
+    kept.update(dump_removed_at=timezone.now())
+    assert recovery.undumped() == [], "it was made, and removed as too old"
+    kept.update(dump_removed_at=None, state=Snapshot.State.GONE)
+    assert recovery.undumped() == []
+
+
+def test_lost_dumps_are_asked_for_a_few_at_a_time_the_newest_first(
+    deploy: Any, remote: GitRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy()
+    pks = []
+    for version in ("1.1", "1.2"):
+        remote.commit(version, addon(version))
+        pks.append(deploy().pk)
+        Deployment.objects.filter(pk=pks[-1]).update(finished_at=timezone.now() - timedelta(hours=10 - len(pks)))
+    Snapshot.objects.update(dump_path="")
+    assert recovery.undumped() == pks[::-1]
+    monkeypatch.setattr(recovery, "DUMPS_AT_ONCE", 1)
+    assert recovery.undumped() == pks[1:]
+
+
+def test_a_worker_that_is_lost_in_the_build_advises_what_is_true(
+    production: Environment, queues: Queues, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = services.request_deployment(production, Trigger.PUSH, ADA)
+    monkeypatch.setitem(pipeline.STEPS, StepKind.BUILD, SimpleNamespace(perform=_die))
+    with pytest.raises(Killed):
+        pipeline.run(first.pk)
+    _make_stale(first)
+
+    pipeline.recover(first.pk)
+
+    first.refresh_from_db()
+    assert (first.status, first.error) == (Status.FAILED, "The worker was lost.")
+    assert first.advice == "Nothing had been changed. Deploy again."
+
+
+def test_a_rollback_whose_worker_was_lost_is_to_be_asked_for_again(
+    deploy: Any, production: Environment, remote: GitRemote, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy()
+    remote.commit("Second", addon("1.1"))
+    deploy()
+    back = services.roll_back(production, Who("ann"))
+    monkeypatch.setitem(pipeline.STEPS, StepKind.BUILD, SimpleNamespace(perform=_die))
+    with pytest.raises(Killed):
+        pipeline.run(back.pk)
+    _make_stale(back)
+
+    pipeline.recover(back.pk)
+
+    back.refresh_from_db()
+    assert back.advice.endswith("Roll back again.")
 
 
 def test_what_was_made_for_an_update_goes_when_there_is_nothing_to_update_any_more(

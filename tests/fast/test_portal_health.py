@@ -7,47 +7,62 @@ from django.db import OperationalError
 from django.test import Client
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from ocore.machine import signs
+
 pytestmark = pytest.mark.django_db
 
 
-class Redis:
-    def __init__(self, error: Exception | None = None) -> None:
-        self._error = error
-
-    def ping(self) -> bool:
-        if self._error:
-            raise self._error
-        return True
-
-
 @pytest.fixture
-def redis(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def answers(error: Exception | None = None) -> None:
-        monkeypatch.setattr("django_rq.get_connection", lambda name: Redis(error))
+def heard(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Of whom Redis has not heard lately; an error: it doesn't answer."""
 
-    answers()
-    return answers
+    def install(*missing: str | Exception) -> None:
+        def ask() -> set[str]:
+            for one in missing:
+                if isinstance(one, Exception):
+                    raise one
+            return {str(one) for one in missing}
+
+        monkeypatch.setattr(signs, "missing", ask)
+
+    install()
+    return install
 
 
-def test_it_is_well_when_database_and_redis_answer(redis: Any) -> None:
+def test_it_is_well_when_database_and_redis_answer(heard: Any) -> None:
     answer = Client().get("/healthz")
 
     assert (answer.status_code, answer["Cache-Control"]) == (200, "no-store")
-    assert answer.json() == {"status": "pass", "database": "pass", "redis": "pass"}
+    assert answer.json() == {"status": "pass", "database": "pass", "redis": "pass", "workers": "pass", "clock": "pass"}
     assert not answer.cookies
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("secret-host:6379 refused"), OSError("no socket")])
-def test_without_redis_it_says_which_part_fails_and_not_why(redis: Any, error: Exception) -> None:
-    redis(error)
+def test_without_redis_it_says_which_part_fails_and_not_why(heard: Any, error: Exception) -> None:
+    heard(error)
 
     answer = Client().get("/healthz")
 
     assert answer.status_code == 503
-    assert answer.json() == {"status": "fail", "database": "pass", "redis": "fail"}
+    parts = {"database": "pass", "redis": "fail", "workers": "fail", "clock": "fail"}
+    assert answer.json() == {"status": "fail"} | parts
 
 
-def test_without_its_database_it_is_not_well(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("missing", "workers", "clock"),
+    [("deployments", "fail", "pass"), ("chores", "fail", "pass"), ("clock", "pass", "fail")],
+)
+def test_without_a_clock_or_a_queues_workers_it_is_not_well(heard: Any, missing: str, workers: str, clock: str) -> None:
+    heard(missing)
+
+    answer = Client().get("/healthz")
+
+    assert answer.status_code == 503
+    parts = {"database": "pass", "redis": "pass", "workers": workers, "clock": clock}
+    assert answer.json() == {"status": "fail"} | parts
+
+
+def test_without_its_database_it_is_not_well(heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def cursor(self) -> Any:
             raise OperationalError("could not connect to secret-host")
@@ -57,9 +72,11 @@ def test_without_its_database_it_is_not_well(redis: Any, monkeypatch: pytest.Mon
     answer = Client().get("/healthz")
 
     assert answer.status_code == 503
-    assert answer.json() == {"status": "fail", "database": "fail", "redis": "pass"}
+    assert answer.json() == {"status": "fail", "database": "fail"} | dict.fromkeys(
+        ("redis", "workers", "clock"), "pass"
+    )
 
 
-def test_it_may_only_be_read(redis: Any) -> None:
+def test_it_may_only_be_read(heard: Any) -> None:
     assert Client().head("/healthz").status_code == 200
     assert Client().post("/healthz").status_code == 405

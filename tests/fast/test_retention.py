@@ -693,6 +693,9 @@ class TestTheCommand:
         assert "kept: what runs in Acme / Production" in said
         assert "removed: not among the newest 0 of Acme" in said
         assert "Images: 3 kept (300 MiB), 2 to remove (200 MiB)" in said
+        head = next(line for line in said.splitlines() if line.startswith("Sim (simulated): "))
+        assert "; 202 MiB to remove, " in head
+        assert head.endswith(" if it had to make room")
         assert "Sim (simulated): " in said
         assert "The portal: " in said
         assert snapshot_of(versions[0]).state == "ready"
@@ -709,7 +712,7 @@ class TestTheCommand:
 
         databases = runtime_for(production.server).databases
         databases.create("former_client", "x")
-        with pytest.raises(CommandError, match=r"Nothing was removed.*\n.*--yes"):
+        with pytest.raises(CommandError, match=r"nothing was done.*\n.*--yes"):
             self.run("sim", "--unknown")
         assert databases.exists("former_client")
         self.run("sim", "--unknown", "--yes")

@@ -432,14 +432,20 @@ def test_the_command_line_does_the_same(
     remote.commit("Other", addon() | PYTHON, branch="other")
     call_command("versions", "acme/production", "--begin", "Blue", "--ref", "other")
     queues.run_all()
-    call_command("versions", "acme/production", "--share", "30")
+    with pytest.raises(CommandError, match="Nobody is here to be asked"):
+        call_command("versions", "acme/production", "--share", "30")
+    assert split().share == 0
+    call_command("versions", "acme/production", "--share", "30", "--yes")
     call_command("versions", "acme/production")
     said = capsys.readouterr().out
     assert "nothing is lost" in said
     assert "first  acme/production" in said
     assert "second acme/blue" in said
     assert "30 %" in said
-    call_command("versions", "acme/production", "--keep", "first")
+    with pytest.raises(CommandError, match="Nobody is here to be asked"):
+        call_command("versions", "acme/production", "--keep", "first")
+    assert not split().ending
+    call_command("versions", "acme/production", "--keep", "first", "--yes")
     assert split().ending == "first"
     with pytest.raises(CommandError, match="being ended"):
-        call_command("versions", "acme/production", "--share", "10")
+        call_command("versions", "acme/production", "--share", "10", "--yes")

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ocore.machine import signs
 from ocore.machine import supervisor as module
 from ocore.machine.child import MOST_FAILURES, ProgramKeepsEnding
 from ocore.machine.engine import Guard
@@ -93,6 +94,55 @@ def test_a_program_that_was_killed_is_started_again(tmp_path):
     assert "ended with signal 9" in log_of(tmp_path, "sleeper")
     assert second != first
     assert not second.alive
+
+
+@pytest.fixture
+def impatient(monkeypatch, settings):
+    settings.OCORE_STANDSTILL_SECONDS = 0.2
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_program_that_was_stopped_and_stands_still_is_killed_and_started_again(tmp_path):
+    said = io.StringIO()
+    with Supervisor(Progress(said.write), [SLEEPER], state_dir=tmp_path, first_pause=0.05):
+        eventually(lambda: "up" in log_of(tmp_path, "sleeper"))
+        _, first = module._read(tmp_path)
+        os.kill(first.pid, signal.SIGSTOP)
+        eventually(lambda: log_of(tmp_path, "sleeper").count("\nup\n") == 2)
+    assert "ended with signal 9" in log_of(tmp_path, "sleeper")
+    assert f"sleeper stood still for a while and is killed (process {first.pid})" in said.getvalue()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_work_horse_that_was_stopped_is_killed_and_its_worker_left(tmp_path):
+    with Supervisor(QUIET, [python("worker", HORSE)], state_dir=tmp_path, patience=0.3):
+        line = eventually(lambda: next((x for x in log_of(tmp_path, "worker").splitlines() if "horse" in x), ""))
+        horse = Process.of(int(line.split()[1]))
+        os.kill(horse.pid, signal.SIGSTOP)
+        eventually(lambda: not horse.alive)
+        assert module._read(tmp_path)[1].alive
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_clock_that_gives_no_sign_of_life_is_killed_and_started_again(tmp_path, monkeypatch):
+    clock = python("clock", "import time; print('up', flush=True); time.sleep(60)")
+    monkeypatch.setattr(signs, "missing", lambda: {signs.CLOCK})
+    with Supervisor(QUIET, [clock], state_dir=tmp_path, first_pause=0.05):
+        eventually(lambda: log_of(tmp_path, "clock").count("\nup\n") == 2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_short_standstill_is_none_and_with_0_none_is(tmp_path, settings, seconds):
+    settings.OCORE_STANDSTILL_SECONDS = seconds
+    with Supervisor(QUIET, [SLEEPER], state_dir=tmp_path):
+        eventually(lambda: "up" in log_of(tmp_path, "sleeper"))
+        _, first = module._read(tmp_path)
+        os.kill(first.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        assert first.stopped
+        assert first.alive
 
 
 def test_a_program_that_keeps_ending_is_given_up_with_its_last_words(tmp_path):

@@ -139,12 +139,16 @@ def test_the_end_says_when_by_what_what_was_stopped_and_what_goes_on(stopped: An
 def test_the_end_names_what_was_underway_and_who_waits_for_it(stopped: Any) -> None:
     environment = factories.environment()
     running = factories.deployment(environment, status=Status.RUNNING)
-    assert f"{running} was running: the next make up takes it up." in stopped(["web"], "")
+    assert f"{running} was running: the next make up takes it back." in stopped(["web"], "")
 
     Door.objects.create(environment=environment, server=environment.server, holder="x", closed_at=timezone.now())
     assert f"{running} was running, and requests wait for it: the next make up" in stopped(["web"], "")
+    Deployment.objects.update(switched_at=timezone.now())
+    assert "the next make up completes it." in stopped(["web"], "")
+    Deployment.objects.update(status=Status.QUEUED, switched_at=None)
+    assert "the next make up takes it up." in stopped(["web"], "")
     Deployment.objects.update(status=Status.SUCCEEDED)
-    assert "takes it up" not in stopped(["web"], "")
+    assert "the next make up takes it" not in stopped(["web"], "")
 
 
 def test_where_nothing_was_started_nothing_is_said_to_be_stopped(stopped: Any, tmp_path: Path) -> None:

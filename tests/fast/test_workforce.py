@@ -2,28 +2,33 @@
 
 import json
 import os
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from django.utils import timezone
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Worker as RQWorker
 from rq import worker_registration
 
-from deployments import workforce
 from deployments.worker import Worker
-from deployments.workforce import FORGOTTEN, SIGN_OF_LIFE, trouble
+from deployments.workforce import trouble, unkept
+from ocore.machine import signs
 from ocore.machine.processes import Process
+from ocore.machine.signs import CLOCK_SECONDS, FORGOTTEN, SIGN_OF_LIFE
 
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """When Redis last heard of each worker; an error: it doesn't answer."""
+    """When Redis last heard of each worker, and how many seconds ago of the clock; an error: it doesn't answer."""
 
-    def install(*ago: timedelta | Exception) -> None:
+    def install(*ago: timedelta | Exception, clock: float | None = 1.0, queues: tuple[str, ...] = ()) -> None:
         def everyone(queue: Any) -> list[Any]:
+            if queues and queue.name not in queues:
+                return []
             found = []
             for one in ago:
                 if isinstance(one, Exception):
@@ -31,7 +36,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Any:
                 found.append(SimpleNamespace(last_heartbeat=timezone.now() - one))
             return found
 
-        monkeypatch.setattr(workforce.Worker, "all", everyone)
+        clocks = [] if clock is None else [(b"one", time.time() - clock)]
+        monkeypatch.setattr(signs.Worker, "all", everyone)
+        monkeypatch.setattr(redis.Redis, "ping", lambda self: True)
+        monkeypatch.setattr(redis.Redis, "zrange", lambda self, *_, **__: clocks)
 
     return install
 
@@ -78,6 +86,33 @@ def test_where_the_portal_is_up_the_part_that_is_missing_is_named(
     assert found is not None
     assert str(found) == words
     assert found.advice.endswith(log)
+
+
+@pytest.mark.parametrize("clock", [CLOCK_SECONDS + 1, None])
+def test_a_clock_that_stands_still_is_said_though_workers_live(heard: Any, clock: float | None) -> None:
+    heard(timedelta(0), clock=clock)
+
+    found = unkept()
+
+    assert trouble() is None
+    assert found is not None
+    assert str(found) == "The clock gives no sign of life."
+    assert found.advice.endswith("clock.log")
+
+
+def test_that_nobody_does_the_clocks_chores_is_said(heard: Any) -> None:
+    heard(timedelta(0), queues=("deployments", "urgent", "slow"))
+
+    found = unkept()
+
+    assert found is not None
+    assert str(found) == "Nobody does the clock's chores."
+
+
+def test_while_all_are_heard_of_there_is_nothing_to_say(heard: Any) -> None:
+    heard(timedelta(0))
+
+    assert (trouble(), unkept(), signs.missing()) == (None, None, set())
 
 
 def test_another_redis_that_doesnt_answer_is_named_and_not_the_portal(heard: Any, settings: Any) -> None:

@@ -94,6 +94,15 @@ def test_without_the_limiter_every_request_goes_on(shared: Place, limiter: Limit
     assert counts(shared, 60)[429] > 0, "and with it they are counted again"
 
 
+def test_it_stops_when_it_is_asked_to(shared: Place, limiter: Limiter) -> None:
+    shared.get()  # the edge holds a connection to it
+    shared.containers.stop(limiter.name)
+    found = shared.containers.find(limiter.name)
+    shared.containers.start(limiter.name)
+    assert found is not None
+    assert found.exit_code != 137, "nobody had to kill it"
+
+
 def test_one_noisy_client_takes_nothing_from_the_servers_other_environments(shared: Place, limiter: Limiter) -> None:
     """Bounded: 16 connections, 6 seconds, this machine's loopback. Each of the noisy client's requests would keep the
     stand-in busy for 0.3 s, so that without limits all that its environment has is used up."""

@@ -195,7 +195,11 @@ def test_make_down_stops_our_containers_and_keeps_them_and_the_engine(surroundin
 def test_make_clean_machine_removes_what_is_ours_and_nothing_else(surroundings, engine):
     client, names = engine
     images = {image.id for image in client.images.list()}
-    outcome = manage(surroundings, "clean_machine")
+    refused = manage(surroundings, "clean_machine")
+    assert refused.returncode == 1
+    assert "Nobody is here to be asked" in refused.stdout
+    assert present(client, names["ours"]) == (True, True, True)
+    outcome = manage(surroundings, "clean_machine", "--yes")
     assert outcome.returncode == 0, outcome.stdout
     assert f"container {names['ours']} removed" in outcome.stdout
     assert present(client, names["ours"]) == (False, False, False)

@@ -45,6 +45,7 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
         "DOCKER_HOST": "unix:///nowhere/docker.sock",
         "OCORE_ENCRYPTION_KEYS": ",".join(settings.OCORE_ENCRYPTION_KEYS),
         "OCORE_FILE_REPOSITORIES": str(state),
+        "OCORE_STANDSTILL_SECONDS": "0",
         "OCORE_WORKERS": str(sum(deployments for _, deployments, _ in LIMITS)),
     }
     made = Portal(state, "ocore-test-order", WEB, EDGE, more)

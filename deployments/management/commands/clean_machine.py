@@ -1,6 +1,5 @@
 """`manage.py clean_machine`: remove what carries our label from this machine's engine, and nothing else."""
 
-import sys
 from typing import Any
 
 from django.conf import settings
@@ -10,11 +9,14 @@ from django.db import OperationalError, ProgrammingError
 from deployments.forget import forget
 from instances.runtimes import runtime_for
 from instances.runtimes.base import ServerSpec
+from ocore import consent
 from ocore.errors import ExpectedError
 from ocore.machine.engine import Engine, find_engine
 from ocore.machine.progress import Progress, told
 from ocore.machine.supervisor import stop_running
 from projects.models import Environment, Server
+
+SAY_YES = "Say --yes if this is what you want: make clean-machine YES=1"
 
 
 class Command(BaseCommand):
@@ -25,7 +27,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--yes", action="store_true", help="Don't ask, even at a terminal.")
+        parser.add_argument("--yes", action="store_true", help="Don't ask.")
         parser.add_argument(
             "--every-installation",
             action="store_true",
@@ -49,8 +51,8 @@ class Command(BaseCommand):
             if not found and not databases:
                 progress.say("Nothing here carries our label")
                 return
-            if not options["yes"] and sys.stdin.isatty() and not self._agreed():
-                raise CommandError("Nothing was removed.")
+            progress.say("All of this is removed, and the data in it is gone afterwards.")
+            consent.require(agreed=options["yes"], advice=SAY_YES)
             stop_running(progress)
             for server, database in databases:
                 runtime_for(server).databases.drop(database)
@@ -91,7 +93,3 @@ class Command(BaseCommand):
             forget(Environment.objects.filter(server__in=servers))
         except (OperationalError, ProgrammingError):
             return  # the portal has not been set up
-
-    def _agreed(self) -> bool:
-        self.stdout.write("The data in it is gone afterwards.")
-        return input("Type yes to remove all of this: ").strip().lower() == "yes"

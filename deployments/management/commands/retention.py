@@ -10,6 +10,7 @@ from deployments.retention.sweep import AlreadyAtIt, Survey, Swept, survey, swee
 from deployments.retention.verdicts import ROWS, Verdict, sentence
 from deployments.services import NotPossible
 from deployments.terminal import PortalCommand
+from ocore import consent
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
 from ocore.machine.progress import told
@@ -41,7 +42,7 @@ class Command(PortalCommand):
             action="store_true",
             help="Also what carries our label and nothing on record knows. It may be a client's data: it asks first.",
         )
-        parser.add_argument("--yes", action="store_true", help="Don't ask, even at a terminal.")
+        parser.add_argument("--yes", action="store_true", help="Don't ask.")
         parser.add_argument("--json", action="store_true", help="For programs: what is kept and what goes.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -60,15 +61,18 @@ class Command(PortalCommand):
         if options["json"]:
             self.stdout.write(json.dumps([_as_json(one) for one in found], indent=2))
         if not options["dry_run"]:
-            if options["unknown"] and not options["yes"]:
-                self._ask(found)
+            if options["unknown"]:
+                self._ask(found, agreed=options["yes"])
             problems += sum(self._sweep(place, options) for place in places)
         if problems:
             sys.exit(1)
 
     def _tell(self, found: Survey) -> None:
-        free, wanted, spare = map(format_size, (found.free_bytes, found.wanted_bytes, found.spare_bytes))
-        self.stdout.write(f"{found.place}: {free} free, {wanted} wanted, {spare} in what nothing needs")
+        sizes = (found.free_bytes, found.wanted_bytes, found.going_bytes, found.spare_bytes)
+        free, wanted, going, spare = map(format_size, sizes)
+        self.stdout.write(
+            f"{found.place}: {free} free, {wanted} wanted; {going} to remove, {spare} if it had to make room"
+        )
         rows = [("", "WHAT", "WHOSE", "SINCE", "SIZE", "WHY"), *_lines(found)]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         for row in rows:
@@ -81,15 +85,11 @@ class Command(PortalCommand):
             )
         self.stdout.write("")
 
-    def _ask(self, found: list[Survey]) -> None:
+    def _ask(self, found: list[Survey], *, agreed: bool) -> None:
         unknown = [one.thing.name for survey in found for one in survey.verdicts if one.thing.unknown]
-        if not unknown:
-            return
-        if not sys.stdin.isatty():
-            raise NotPossible("Nothing was removed.", advice="Say --yes where nobody can be asked.")
-        self.stdout.write(f"Nothing on record knows: {', '.join(unknown)}. What is in it is gone afterwards.")
-        if input("Type yes to remove it: ").strip().lower() != "yes":
-            raise NotPossible("Nothing was removed.")
+        if unknown:
+            self.stderr.write(f"Nothing on record knows: {', '.join(unknown)}. What is in it is gone afterwards.")
+            consent.require(agreed=agreed)
 
     def _sweep(self, place: Server | None, options: dict[str, Any]) -> int:
         """How many could not be removed, or 1 when the place could not be looked at."""

@@ -1,6 +1,5 @@
 """`manage.py rollback acme/production`: an earlier deployment's image again, with or without its data."""
 
-import sys
 from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ from deployments.following import plain
 from deployments.models import Deployment
 from deployments.services import NotPossible, RollbackOffer
 from deployments.terminal import PortalCommand, find_environment, introduce, shell_account
+from ocore import consent
 from ocore.show import relative
 from projects.models import Environment
 
@@ -50,9 +50,7 @@ class Command(PortalCommand):
             )
         for line in _told(environment, offer, with_data=options["with_data"]):
             self.stdout.write(line)
-        if not options["yes"] and not self._agreed():
-            self.stdout.write("Nothing was done.")
-            sys.exit(1)
+        consent.require(agreed=options["yes"])
         deployment = services.roll_back(
             environment, shell_account(), target=offer.target, with_data=options["with_data"]
         )
@@ -69,15 +67,6 @@ class Command(PortalCommand):
         self.tell_trouble("But")
         if wait:
             self.watch(failed)
-
-    def _agreed(self) -> bool:
-        if not sys.stdin.isatty():
-            raise NotPossible("Nobody is here to be asked.", advice="Say --yes if this is what you want.")
-        try:
-            return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
-        except (EOFError, KeyboardInterrupt):
-            self.stdout.write("")
-            return False
 
 
 def _target(environment: Environment, number: str | None) -> Deployment | None:

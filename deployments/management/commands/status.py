@@ -7,17 +7,17 @@ from typing import Any
 
 from deployments import schedule
 from deployments.condition import Condition, State, conditions
+from deployments.condition_json import LAST, as_json, details
 from deployments.following import plain
 from deployments.models import Deployment
 from deployments.services import NotPossible
 from deployments.terminal import PortalCommand, find_environment, find_project
-from deployments.workforce import Trouble, trouble
+from deployments.workforce import Trouble, trouble, unkept
 from instances import incidents
-from instances.models import Incident, Maintenance
+from instances.models import Incident
 from projects.domains import of_environments
 from projects.models import Environment
 
-LAST = 8
 PENDING_SHOWN = 10
 EXIT_CODES = """exit codes:
   0  told
@@ -41,16 +41,16 @@ class Command(PortalCommand):
         rows = rows.order_by("project__name", "name")
         if "/" in what:
             one = conditions([find_environment(what)])[0]
-            idle = trouble()
-            self._tell(_as_json(one, idle) | _details(one), lambda: [*_idle(idle), *_one(one)], options["json"])
+            idle = trouble() or unkept()
+            self._tell(as_json(one, idle) | details(one), lambda: [*_idle(idle), *_one(one)], options["json"])
             return
         if what:
             rows = rows.filter(project=find_project(what))
         found = conditions(rows)
         if not found and not options["json"]:
             raise NotPossible("There is no environment yet.", advice="Create one in the admin.")
-        idle = trouble()
-        self._tell([_as_json(one, idle) for one in found], lambda: [*_idle(idle), *_table(found)], options["json"])
+        idle = trouble() or unkept()
+        self._tell([as_json(one, idle) for one in found], lambda: [*_idle(idle), *_table(found)], options["json"])
 
     def _tell(self, data: Any, lines: Any, as_json: bool) -> None:
         if as_json:
@@ -63,7 +63,7 @@ class Command(PortalCommand):
 def _idle(idle: Trouble | None) -> list[str]:
     if idle is None:
         return []
-    return [f"{idle} Nothing is deployed meanwhile, and below is what was seen last.", f"{idle.advice}.", ""]
+    return [f"{idle} {idle.meanwhile}, and below is what was seen last.", f"{idle.advice}.", ""]
 
 
 def _table(found: list[Condition]) -> list[str]:
@@ -111,16 +111,28 @@ def _incidents(environment: Environment) -> list[str]:
     """The last ones, its own and those of what its server needs."""
     lines = []
     for one in incidents.about(environment)[:LAST]:
-        ended = f", {_moment(one.ended_at)}" if one.ended_at else ""
-        lines.append(
-            f"  {_moment(one.noticed_at)}  {plain(one.subject)}: {plain(one.seen)} "
-            f"{one.get_outcome_display()}{ended} ({one.attempts} attempts)"
-        )
+        what = f"{plain(one.subject)}: {plain(one.seen)} {_became(one)} ({one.attempts} attempts)"
+        lines.append(f"  {_moment(one.noticed_at)}  {what}")
         if one.problem:
             lines.append(f"         {plain(one.problem).strip()}")
         if one.advice and not one.ended_at:
             lines.append(f"         {plain(one.advice)}")
     return ["Incidents", *lines] if lines else []
+
+
+def _became(one: Incident) -> str:
+    if one.ended_at and one.outcome == Incident.Outcome.GIVEN_UP:
+        return f"Given up, over since {_moment(one.ended_at)}"
+    if one.ended_at:
+        return f"{one.get_outcome_display()}, {_moment(one.ended_at)}"
+    if not one.open:
+        return one.get_outcome_display()
+    if incidents.exhausted(one):
+        return f"{one.get_outcome_display()}, given up unless it is well by {one.next_attempt_at:%H:%M:%S} UTC"
+    return (
+        f"{one.get_outcome_display()}, attempt {one.attempts + 1} of {incidents.LIMIT} where it is down at "
+        f"{one.next_attempt_at:%H:%M:%S} UTC"
+    )
 
 
 def _state(one: Condition) -> str:
@@ -133,7 +145,8 @@ def _state(one: Condition) -> str:
         until = f" until {_moment(one.maintenance.until)}" if one.maintenance.until else ""
         return f"{text}{until}"
     if one.underway:
-        text = f"#{one.underway.pk} {one.underway.get_status_display().lower()}"
+        step = f": {one.step.lower()}" if one.step else ""
+        text = f"#{one.underway.pk} {one.underway.get_status_display().lower()}{step}"
         return f"{text}, requests wait" if one.closed_since else text
     if one.state == State.UPDATING and one.closed_since:
         text = "Restarting, requests wait"
@@ -218,76 +231,3 @@ def _last(environment: Environment) -> list[str]:
 
 def _moment(moment: datetime | None) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC") if moment else ""
-
-
-def _as_json(one: Condition, idle: Trouble | None) -> dict[str, Any]:
-    environment = one.environment
-    return {
-        "environment": environment.path,
-        "state": one.state.value,
-        "live": _deployment(one.live),
-        "since": one.since.isoformat() if one.since else None,
-        "underway": _deployment(one.underway),
-        "queued": _deployment(one.queued),
-        "last_failure": _deployment(one.failure),
-        "needs_a_person": one.broken or one.given_up is not None,
-        "maintenance": _maintenance(one.maintenance),
-        "server": environment.server.slug,
-        "simulated": environment.server.simulated,
-        "url": environment.url,
-        "checked_at": one.check.checked_at.isoformat() if one.check else None,
-        "portal_problem": str(idle) if idle else "",
-    }
-
-
-def _details(one: Condition) -> dict[str, Any]:
-    deployments = Deployment.objects.filter(environment=one.environment)[:LAST]
-    return {
-        "branch": one.environment.branch,
-        "waits_for": schedule.why_waiting(one.queued) if one.queued else "",
-        "instances": [{"name": i.name, "state": i.state, "problem": i.problem} for i in one.instances],
-        "pending": one.environment.pending.get("commits", []),
-        "incidents": [_incident(incident) for incident in incidents.about(one.environment)[:LAST]],
-        "deployments": [_deployment(deployment) for deployment in deployments],
-    }
-
-
-def _incident(incident: Incident) -> dict[str, Any]:
-    return {
-        "of": incident.subject,
-        "seen": incident.seen,
-        "outcome": incident.outcome,
-        "attempts": incident.attempts,
-        "problem": incident.problem,
-        "noticed_at": incident.noticed_at.isoformat(),
-        "ended_at": incident.ended_at.isoformat() if incident.ended_at else None,
-    }
-
-
-def _maintenance(row: Maintenance | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    return {
-        "text": row.text,
-        "by": row.began_by,
-        "since": row.began_at.isoformat(),
-        "until": row.until.isoformat() if row.until else None,
-    }
-
-
-def _deployment(deployment: Deployment | None) -> dict[str, Any] | None:
-    if deployment is None:
-        return None
-    return {
-        "id": deployment.pk,
-        "status": deployment.status,
-        "ref": deployment.ref,
-        "commit": deployment.commit,
-        "subject": deployment.subject,
-        "requester": deployment.requester,
-        "trigger": deployment.trigger,
-        "created_at": deployment.created_at.isoformat(),
-        "finished_at": deployment.finished_at.isoformat() if deployment.finished_at else None,
-        "seconds": deployment.seconds,
-        "error": deployment.error,
-    }

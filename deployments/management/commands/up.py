@@ -202,6 +202,13 @@ class Command(BaseCommand):
             held = set(Door.objects.values_list("environment", flat=True))
             for one in rows:
                 wait = ", and requests wait for it" if one.environment_id in held else ""
-                lines.append(f"{one} was {one.get_status_display().lower()}{wait}: the next make up takes it up.")
+                lines.append(f"{one} was {one.get_status_display().lower()}{wait}: the next make up {_then(one)}.")
         with contextlib.suppress(OSError):
             self.progress.say("\n".join(lines))
+
+
+def _then(deployment: Deployment) -> str:
+    """What becomes of it once somebody looks: a worker that was ended on purpose is a lost one too."""
+    if deployment.status == Status.QUEUED:
+        return "takes it up"
+    return "completes it" if deployment.switched_at else "takes it back"

@@ -1,13 +1,12 @@
 """`manage.py versions acme/production`: a second version beside it, as a standby or for an A/B test."""
 
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
 from deployments import second
-from deployments.services import NotPossible
 from deployments.terminal import PortalCommand, find_environment, shell_account
 from instances.runtimes import runtime_for
+from ocore import consent
 from ocore.errors import ExpectedError
 from projects.models import Environment, Split
 
@@ -44,13 +43,13 @@ class Command(PortalCommand):
             return
         split = second.split_of(environment)
         if options["share"] is not None:
-            self._sure(second.consequences(split, options["share"]), options["yes"])
+            self._sure(second.consequences(split, options["share"]), agreed=options["yes"])
             problem = second.lead(split, options["share"], who)
             self.stdout.write(f"{options['share']} % of the clients are led to {split.environment}.")
             if problem:
                 self.stdout.write(problem)
         elif options["keep"]:
-            self._sure(second.end_consequences(split, options["keep"]), options["yes"])
+            self._sure(second.end_consequences(split, options["keep"]), agreed=options["yes"])
             second.end(split, options["keep"], who)
             split.refresh_from_db()
             kept = split.environment if options["keep"] == "second" else split.environment.second_of
@@ -62,14 +61,9 @@ class Command(PortalCommand):
         else:
             self._show(split)
 
-    def _sure(self, consequences: str, yes: bool) -> None:
+    def _sure(self, consequences: str, *, agreed: bool) -> None:
         self.stdout.write(consequences)
-        if yes or not sys.stdin.isatty():
-            return
-        self.stdout.write("Go on? [y/N] ", ending="")
-        self.stdout.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise NotPossible("Nothing was changed.")
+        consent.require(agreed=agreed)
 
     def _show(self, split: Split) -> None:
         there = split.environment

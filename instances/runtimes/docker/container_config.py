@@ -28,6 +28,8 @@ def fingerprint(spec: ContainerSpec) -> str:
     said = asdict(spec)
     if not spec.cpus:  # as before there was such a limit: what runs is still the one
         del said["cpus"]
+    if not spec.stop_signal:
+        del said["stop_signal"]
     text = json.dumps(said, sort_keys=True, default=plain)
     return salted_hmac("instances.runtimes.docker", text, algorithm="sha256").hexdigest()
 
@@ -64,6 +66,7 @@ def arguments(api: docker.APIClient, spec: ContainerSpec, namespace: str) -> dic
         },
         "host_config": host,
         "stop_timeout": spec.stop_seconds,
+        "stop_signal": spec.stop_signal or None,
         "use_config_proxy": False,
     }
     if spec.network:
