@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client as DjangoClient
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from deployments import recovery, removal, second, services
+from deployments import at_work, claims, control, keeper, recovery, removal, retries, second, services
 from deployments.models import Deployment
 from deployments.run import Run
 from deployments.services import NotPossible
-from deployments.states import Status, Way
+from deployments.states import Status, Trigger, Way
 from deployments.steps import copy
 from instances import doors
 from instances.models import Door, Instance
@@ -21,6 +23,7 @@ from instances.runtimes import runtime_for
 from instances.runtimes.base import Colour, DatabaseError
 from instances.runtimes.simulated import Faults
 from projects.models import Environment, Split
+from tests import factories
 from tests.acme import ADA, Client, addon, running, simulated
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
@@ -449,3 +452,144 @@ def test_the_command_line_does_the_same(
     assert split().ending == "first"
     with pytest.raises(CommandError, match="being ended"):
         call_command("versions", "acme/production", "--share", "10", "--yes")
+
+
+# What must not happen meanwhile
+
+
+def test_without_a_version_it_begins_with_the_first_ones_branch(first: Environment, queues: Queues) -> None:
+    assert second.begin(first, "Standby", ADA).ref == first.branch
+
+
+def test_a_name_that_is_taken_is_said(first: Environment) -> None:
+    Environment.objects.create(project=first.project, server=first.server, name="Second", slug="other-slug")
+    with pytest.raises(NotPossible, match="already exists"):
+        second.begin(first, "Second", ADA, ref="main")
+
+
+def test_of_two_who_end_it_one_wins_and_nobody_is_led_there_after_that(begin: Callable[..., Split]) -> None:
+    begin(shared=False)
+    seen = split()
+    second.end(split(), "second", ADA)
+    with pytest.raises(NotPossible, match="being ended"):
+        second.end(seen, "first", ADA)
+    with pytest.raises(NotPossible, match="Somebody else"):
+        second.lead(seen, 100, ADA)
+
+
+def test_nothing_begins_in_it_while_it_is_ended(begin: Callable[..., Split], queues: Queues) -> None:
+    there = begin(shared=False).environment
+    lead(100, queues)
+    second.end(split(), "second", ADA)
+    with pytest.raises(NotPossible, match="being ended"):
+        services.request_deployment(fresh(there), Trigger.MANUAL, ADA, ref="other")
+    with pytest.raises(NotPossible, match="being ended"):
+        control.request(there.instances.get(), "restart")
+    with pytest.raises(NotPossible, match="second version"):
+        removal.request(fresh(there), ADA)
+    assert at_work.hindrance(fresh(there)) is not None
+    assert Environment.objects.filter(at_work.occupied(), pk=there.pk).exists()
+
+
+def test_it_is_not_ended_while_somebody_is_at_work_in_it_or_its_data_may_not_be_whole(
+    begin: Callable[..., Split], queues: Queues
+) -> None:
+    there = begin(shared=False).environment
+    with claims.claimed(there.pk, "scaling", copy.CLAIM), pytest.raises(NotPossible, match="at work"):
+        second.end(split(), "second", ADA)
+    factories.deployment(there, status=Status.ROLLBACK_FAILED)
+    with pytest.raises(NotPossible, match="The rollback of"):
+        second.end(split(), "second", ADA)
+
+
+def test_a_failed_take_over_is_not_deployed_again_but_kept_again(
+    begin: Callable[..., Split], first: Environment, queues: Queues, faults: Faults
+) -> None:
+    begin(shared=False)
+    lead(100, queues)
+    faults.raised["filestores.carry"] = DatabaseError("The disk is full.")
+    end("second", queues)
+    faults.clear()
+    failed = Deployment.objects.filter(environment=first).latest()
+    with pytest.raises(NotPossible, match="second version"):
+        retries.retry(failed, ADA, Trigger.MANUAL)
+    end("second", queues)
+    assert not Split.objects.exists()
+    assert Client(first).write("after")
+    assert not Door.objects.exists()
+
+
+def test_nobody_is_let_into_data_that_is_still_to_be_put_back(
+    begin: Callable[..., Split], first: Environment, queues: Queues, faults: Faults, settings: Any
+) -> None:
+    settings.OCORE_ROLLBACK_SECONDS = 0
+    there = begin().environment
+    lead(100, queues)
+    here = Client(first)
+    here.write("before")
+    Environment.objects.filter(pk=first.pk).update(update_policy="all")
+    faults.raised["databases.put_back"] = DatabaseError("No.")
+    faults.raised["containers.run"] = DatabaseError("No update.")
+    second.end(split(), "second", ADA)
+    for _ in range(4):
+        queues.run_all()
+        recovery.reconcile()
+        keeper.keep()
+    broken = Deployment.objects.filter(environment=first).latest()
+    assert broken.status == Status.ROLLBACK_FAILED
+    assert not here.write("lost?")
+    assert not Client(there).write("lost?")
+    faults.clear()
+    services.retry_rollback(broken, ADA)
+    for _ in range(4):
+        queues.run_all()
+        recovery.reconcile()
+    assert here.found == ["before"]
+    assert here.write("after")
+
+
+def test_its_clients_are_led_back_before_the_new_version_is_looked_at(
+    begin: Callable[..., Split], first: Environment, queues: Queues
+) -> None:
+    begin(addon("2.0"), shared=False)
+    lead(100, queues)
+    second.end(split(), "second", ADA)
+    queues.run_all()
+    taken = Deployment.objects.filter(environment=first).latest()
+    outcome = taken.steps.get(kind="complete").outcome
+    assert "look at the edge" not in outcome
+
+
+def test_it_is_removed_at_its_end_whatever_its_kind(begin: Callable[..., Split], queues: Queues) -> None:
+    there = begin().environment
+    Environment.objects.filter(pk=there.pk).update(kind="production")
+    end("first", queues)
+    assert not Split.objects.exists()
+
+
+def test_the_last_one_that_serves_is_not_stopped_while_clients_are_led_there(
+    begin: Callable[..., Split], queues: Queues
+) -> None:
+    there = begin().environment
+    lead(100, queues)
+    with pytest.raises(NotPossible, match="100 % of the clients"):
+        control.request(there.instances.get(), "stop")
+
+
+def test_what_a_share_would_do_is_told_before_there_is_any_data(
+    first: Environment, remote: GitRemote, ops: DjangoClient
+) -> None:
+    remote.commit("Other", addon("2.0"), branch="other")
+    second.begin(first, "Second", ADA, ref="other", shared=False)
+    assert "is not live" in ops.get(page_of(first), {"share": "50"}).content.decode()
+
+
+def test_the_edges_routes_take_as_many_queries_with_a_second_version(
+    begin: Callable[..., Split], first: Environment
+) -> None:
+    with CaptureQueriesContext(connection) as alone:
+        doors.routes(first.server)
+    begin()
+    with CaptureQueriesContext(connection) as beside:
+        doors.routes(first.server)
+    assert len(beside) <= len(alone) + 2, [one["sql"][:120] for one in beside]
