@@ -24,11 +24,13 @@ from instances.processes import STOP_SECONDS
 from instances.runtimes.base import Colour, ServerUnreachable
 from ocore import waiting
 from ocore.errors import ExpectedError
-from projects.models import Split
+from projects.models import Environment, Split
 
 logger = logging.getLogger(__name__)
 
 EDGE_SECONDS = 10.0
+LOOK_SECONDS = 3.0
+"""Who asks stands in line with all who were held."""
 
 
 def perform(stage: Stage) -> str:
@@ -81,13 +83,24 @@ def _look_from_outside(run: Run) -> str:
         kept_out = maintenance.current(run.environment) is not None
         away = Split.objects.filter(environment__second_of=run.environment).exclude(share=0).exists()
         colour = Colour(run.instances[0].colour) if kept_out or away else None
-        answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=colour)
+        answer = run.runtime.edge.fetch(run.environment.hostname, path, past_the_door=colour, timeout=LOOK_SECONDS)
         if answer.ok:
             return f"Live at {run.environment.url}{', still in maintenance' if kept_out else ''}"
+        if not answer.status and _serves_past_the_queue(run, path):
+            return f"Live at {run.environment.url}, and busy with the requests that had waited"
         if time.monotonic() > deadline:
             seen = answer.status or "nothing"
             return f"Live, but from outside {run.environment.url}{path} answers {seen}: look at the edge."
         waiting.pause(0.1)
+
+
+def _serves_past_the_queue(run: Run, path: str) -> bool:
+    """The door is open, and Odoo answers who doesn't stand in line there."""
+    environment = Environment.objects.select_related("project").get(pk=run.environment.pk)
+    if doors.astray([environment], run.runtime):
+        return False
+    colour = Colour(run.instances[0].colour)
+    return run.runtime.edge.fetch(environment.hostname, path, past_the_door=colour, timeout=EDGE_SECONDS).ok
 
 
 def _remove_the_old(stage: Stage, serving: Set[str]) -> None:

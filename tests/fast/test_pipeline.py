@@ -13,7 +13,7 @@ from deployments.services import Who
 from deployments.states import Status, StepKind, StepStatus, Trigger
 from deployments.steps import planning
 from instances.models import Door, Incident, Instance
-from instances.runtimes import runtime_for
+from instances.runtimes import runtime_for, simulated
 from instances.runtimes.base import Answer, BuildFailed, DatabaseError, EdgeError, Exit, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
@@ -829,3 +829,19 @@ def _die(*_: Any) -> None:
 def _make_stale(deployment: Deployment) -> None:
     Deployment.objects.filter(pk=deployment.pk).update(heartbeat_at=timezone.now() - timedelta(minutes=5))
     Step.objects.filter(deployment=deployment, status=StepStatus.FAILED).update(status=StepStatus.RUNNING)
+
+
+def test_who_looks_from_outside_does_not_stand_in_line_with_those_who_had_waited(
+    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = simulated._Edge.fetch
+
+    def busy(self: Any, host: str, path: str, *, past_the_door: Any = None, timeout: float = 10) -> Answer:
+        if past_the_door is None:
+            return Answer(0, "No answer within 3 s.", 3.0)
+        return real(self, host, path, past_the_door=past_the_door, timeout=timeout)
+
+    monkeypatch.setattr(simulated._Edge, "fetch", busy)
+    deployment = deploy()
+    assert deployment.status == Status.SUCCEEDED
+    assert "busy with the requests that had waited" in deployment.steps.get(kind="complete").outcome
