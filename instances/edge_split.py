@@ -37,7 +37,7 @@ for side in first second; do
             if (!match($0, "\\"" name "\\":[0-9.e+-]+")) return ""
             return substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3)
         }
-        value("status") != 101 { printf "%.6f %d %.3f\n", value("duration"), value("status"), value("ts") }
+        value("status") != 101 { printf "%.6f %d %.3f\\n", value("duration"), value("status"), value("ts") }
     ' | busybox sort -n | busybox awk -v side="$side" '
         { took[NR] = $1; if ($2 >= 500) failed++; else if ($2 >= 400) refused++
           if (!since || $3 < since) since = $3 }
