@@ -16,6 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from deployments import fallen, schedule, serving
@@ -296,7 +297,9 @@ def _roll_back(held: Run, touched: list[Step], end: Status) -> None:
         )
     )
     logger.critical("%s: the rollback failed, a person must look: %s", held.deployment, failure.message)
-    Door.objects.filter(environment=held.environment).update(at_work=False)
+    # Also that of a second version whose place it was to take.
+    doors = Door.objects.filter(Q(environment=held.environment) | Q(holder=str(held.deployment)))
+    doors.update(at_work=False)
     Instance.objects.filter(environment=held.environment, state=Instance.State.RUNNING).update(
         state=Instance.State.FAILED, state_since=timezone.now(), problem=f"The rollback of {held.deployment} failed."
     )

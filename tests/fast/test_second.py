@@ -537,6 +537,7 @@ def test_nobody_is_let_into_data_that_is_still_to_be_put_back(
         keeper.keep()
     broken = Deployment.objects.filter(environment=first).latest()
     assert broken.status == Status.ROLLBACK_FAILED
+    assert not Door.objects.filter(at_work=True).exists(), "the edge can be told of others"
     assert not here.write("lost?")
     assert not Client(there).write("lost?")
     faults.clear()
