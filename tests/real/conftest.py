@@ -11,7 +11,7 @@ from instances.runtimes.docker.client import Engine
 from instances.runtimes.docker.inventory import remove_everything
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _clean_machine() -> Iterator[None]:
     """Nothing of an earlier run is there, and nothing stays; the base images, which everybody shares, do."""
     engine = Engine(ServerSpec("this machine", namespace=settings.OCORE_NAMESPACE))

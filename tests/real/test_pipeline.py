@@ -80,7 +80,9 @@ def deploy(production: Environment) -> Iterator[Callable[..., Deployment]]:
 
 @pytest.fixture(scope="module")
 def first(deploy: Callable[..., Deployment]) -> Deployment:
-    return deploy()
+    done = deploy()
+    assert done.status == Status.SUCCEEDED, log_of(done)
+    return done
 
 
 @pytest.fixture(scope="module")
