@@ -8,7 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import at_work, claims, queues, scaling, schedule, sight
+from deployments import at_work, claims, queues, renewal, scaling, schedule, sight
 from deployments.claims import Claim
 from deployments.fence import fenced
 from deployments.keeper import repairs
@@ -114,7 +114,9 @@ def _heal(instance: Instance, asked: str) -> None:
             return
         environment = claim.environment
         try:
-            doors.open(environment, fenced(runtime_for(environment.server), claim.check), holder=_holder(instance))
+            runtime = fenced(runtime_for(environment.server), claim.check)
+            doors.open(environment, runtime, holder=_holder(instance))
+            renewal.forget_others(instance, runtime)
             claim.check()
             _record_truth(instance, "It was left in the middle of a restart.", asked=asked)
             return
@@ -177,6 +179,8 @@ def carry_out(pk: int, verb: str) -> None:
 def _act(claim: Claim, instance: Instance, verb: Callable[[Instance, Runtime], State | None]) -> None:
     try:
         became = verb(instance, fenced(runtime_for(instance.environment.server), claim.check))
+    except claims.Unfinished:
+        raise
     except ExpectedError as error:
         claim.check()  # else whoever is at work there now says what it is
         _record_truth(instance, redact(error.message))
@@ -246,12 +250,18 @@ def _start(instance: Instance, runtime: Runtime) -> State:
 
 
 def _restart(instance: Instance, runtime: Runtime) -> State:
-    """Behind a closed door: requests wait instead of failing; where others serve, they get them meanwhile."""
+    """Where others serve, they get its clients meanwhile; else another takes them before it goes. Where neither can be,
+    requests wait behind a closed door instead of failing."""
     environment = instance.environment
     if not _serves_alone(instance):
         _take_out(instance, runtime)
         runtime.containers.stop(instance.container, STOP_SECONDS)
         return _start(instance, runtime)
+    try:
+        renewal.renew(instance, runtime)
+        return State.RUNNING
+    except renewal.Alone as reason:
+        logger.info("%s is restarted behind a closed door: %s", instance, reason)
     runtime.edge.expect(environment.key, 0)  # what a deployment has said of itself holds no more
     doors.close(environment, runtime, holder=_holder(instance))
     try:

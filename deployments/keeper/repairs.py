@@ -44,7 +44,7 @@ def bring_up(instance: Instance, runtime: Runtime, found: Container | None) -> N
             runtime.containers.remove(instance.container)
             found = None
     if found is None:
-        spec = _as_deployed(instance, runtime)
+        spec = as_deployed(instance, runtime)
         runtime.containers.create(spec)
         runtime.containers.start(spec.name)
     runtime.containers.join_edge(instance.container, instance.name_at_edge(Colour(instance.colour)))
@@ -77,7 +77,7 @@ def restart(instance: Instance, runtime: Runtime) -> None:
     bring_up(instance, runtime, runtime.containers.find(instance.container))
 
 
-def _as_deployed(instance: Instance, runtime: Runtime) -> ContainerSpec:
+def as_deployed(instance: Instance, runtime: Runtime) -> ContainerSpec:
     """As the deployment that is live made it, from the settings that it froze and the image that it built."""
     environment = instance.environment
     live = Deployment.objects.get(environment=environment, live=True)

@@ -197,7 +197,8 @@ def _dumps_are_as_the_rows_say(world: World) -> None:
 
 
 def _copy(world: World) -> tuple[Any, ...]:
-    return (second.begin(world.environment, "Second", CHAOS, ref="main", shared=False).pk,)
+    # The branch may have gone on to what could not be deployed.
+    return (second.begin(world.environment, "Second", CHAOS, ref=world.live.commit, shared=False).pk,)
 
 
 def _keep_the_second(world: World) -> tuple[Any, ...]:

@@ -176,8 +176,14 @@ def test_restarting_the_only_one_that_serves_holds_its_clients_by_a_closed_door(
 ) -> None:
     scale(live, 2, queues)
     control_one(live, "main-2", "stop", queues)
+    faults.unhealthy["-main-d"] = Answer(0, "stuck")
     seen: list[int] = []
-    faults.raised["containers.stop"] = lambda *_: seen.append(Door.objects.count())
+
+    def then_it_is_well() -> None:
+        seen.append(Door.objects.count())
+        faults.unhealthy.clear()
+
+    faults.raised["containers.stop"] = lambda *_: then_it_is_well()
     control_one(live, "main", "restart", queues)
     assert seen == [1]
     assert len(serving(live)) == 1

@@ -1,0 +1,91 @@
+"""The only instance that serves is started again without being missed: another of the same version starts beside it,
+and takes its clients once it answers."""
+
+import logging
+from dataclasses import replace
+
+from django.conf import settings
+
+from deployments import claims, sight, ways
+from deployments.configuration import thaw
+from deployments.keeper import repairs
+from deployments.models import Deployment
+from deployments.services import NotPossible
+from instances import doors
+from instances.models import Door, Instance
+from instances.processes import STOP_SECONDS
+from instances.runtimes.base import Colour, ContainerSpec, Runtime, ServerUnreachable
+from ocore.errors import ExpectedError
+
+logger = logging.getLogger(__name__)
+READY_SECONDS = 120.0
+PROBE_SECONDS = 3.0
+
+
+class Alone(NotPossible):
+    """Two can't run for a moment: clients have to wait at a closed door instead."""
+
+
+def _beside(instance: Instance, runtime: Runtime) -> ContainerSpec:
+    """Another of the same version, under a name and colour that are free. Raises `Alone`."""
+    live = Deployment.objects.filter(environment=instance.environment_id, live=True).first()
+    if live is None or Door.objects.filter(environment=instance.environment_id).exists():
+        raise Alone("the door is closed anyway")
+    if short := ways.short_of_memory(instance.environment.server, [thaw(live).instance(instance.slug)]):
+        raise Alone(short)
+    try:
+        problem = sight.unanswered(instance, runtime, PROBE_SECONDS)
+        spec = repairs.as_deployed(instance, runtime)
+    except ServerUnreachable:
+        raise
+    except ExpectedError as error:
+        raise Alone(error.message) from error
+    if problem:
+        raise Alone(problem)
+    plain = instance.container_for(live.pk)
+    return replace(spec, name=plain if instance.container != plain else f"{plain}-again")
+
+
+def renew(instance: Instance, runtime: Runtime) -> None:
+    """Raises `Alone` before anything is done; else what went wrong, and then the one that served goes on serving;
+    `Unfinished` where the server went away."""
+    spec = _beside(instance, runtime)
+    name, colour = spec.name, instance.colour_of(spec.name)
+    try:
+        forget_others(instance, runtime)
+        runtime.containers.create(spec)
+        runtime.containers.start(name)
+        sight.wait_until_it_answers(instance, name, runtime, READY_SECONDS)
+        runtime.containers.join_edge(name, instance.name_at_edge(colour))
+    except claims.Lapsed:
+        raise
+    except ExpectedError:
+        forget_others(instance, runtime)
+        raise
+    _take_the_place(instance, name, colour)
+    doors.lead(instance.environment, runtime)
+    left = runtime.edge.drain([doors.upstream(instance)], colour.other, settings.OCORE_DRAIN_SECONDS)
+    if left:
+        logger.warning("%s requests to %s did not end in time; they are cut off, unanswered", left, instance)
+    forget_others(instance, runtime)
+
+
+def _take_the_place(instance: Instance, name: str, colour: Colour) -> None:
+    """Unless somebody has been at work there: `Lapsed`."""
+    same = Instance.objects.filter(pk=instance.pk, container=instance.container, state=instance.state)
+    if not same.update(container=name, colour=colour):
+        raise claims.Lapsed(f"{instance} has become something else meanwhile.")
+    instance.container, instance.colour = name, colour
+
+
+def forget_others(instance: Instance, runtime: Runtime) -> None:
+    """One that was to take its place, or whose place it took, ends and goes. Raises `Unfinished`."""
+    labels = {"io.ocore.environment": instance.environment.key, "io.ocore.instance": instance.slug}
+    try:
+        for found in runtime.containers.list({**labels, "io.ocore.role": "odoo"}):
+            if found.name != instance.container:
+                # With its time to end: a scheduled action may be in the middle.
+                runtime.containers.stop(found.name, STOP_SECONDS)
+                runtime.containers.remove(found.name)
+    except ServerUnreachable as error:
+        raise claims.Unfinished(f"{error.message} It is tidied up once the server answers.") from error
