@@ -99,7 +99,11 @@ def _spec(
     restart: bool,
     extra_labels: Mapping[str, Any],
 ) -> ContainerSpec:
-    files = [File(config.CONFIG_PATH, odoo_conf(environment, values, runtime, addons=addons).encode(), mode=0o444)]
+    files = [
+        File(config.CONFIG_PATH, odoo_conf(environment, values, runtime, addons=addons).encode(), mode=0o444),
+        File(commands.WINGS_PATH, commands.WINGS, mode=0o444),
+    ]
+    command = commands.in_the_wings(command)
     secret = values["secret_variables"]
     if secret:
         content = "".join(f"{key}={shlex.quote(text)}\n" for key, text in sorted(secret.items()))
@@ -120,6 +124,7 @@ def _spec(
         pids=ODOO_PIDS,
         restart=restart,
         stop_seconds=STOP_SECONDS,
+        gate=commands.GATE_PATH,
     )
 
 

@@ -21,7 +21,7 @@ from deployments.steps.health_check import wait_until_healthy
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import Colour, DatabaseError, FilestoreFacts, aside_name
+from instances.runtimes.base import Colour, ContainerSpec, DatabaseError, FilestoreFacts, aside_name
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.forms import format_size
@@ -94,7 +94,8 @@ def perform(stage: Stage) -> str:
         made=[spec.name for spec in new],
     )
     # While the last requests end: what is made now, no client waits for later.
-    with waiting.beside(*[partial(runtime.containers.create, spec) for spec in new]):
+    ready = not ways.short_of_memory(environment.server, [run.config.instance(one.slug) for one in run.instances])
+    with waiting.beside(*[partial(_make, run, spec, ready=ready and spec == run.update) for spec in new]):
         left = doors.close(environment, runtime, holder=str(run.deployment))
         if left:
             stage.log(
@@ -106,9 +107,17 @@ def perform(stage: Stage) -> str:
         _stop_everything(run)
     stage.log("The door is closed, the old version is stopped. Nobody writes now.")
     run.check()
-    take(run, snapshot)
+    # By the time that the database is brought up to the new code, these have loaded theirs.
+    with waiting.beside(*[partial(runtime.containers.get_ready, spec.name) for spec in run.serving if ready]):
+        take(run, snapshot)
     stage.log(f"Kept: {format_size(snapshot.size_bytes)}, {snapshot.checksums['filestore']['files']} files.")
     return f"{format_size(snapshot.size_bytes)} kept, data as of {snapshot.taken_at:%H:%M:%S} UTC"
+
+
+def _make(run: Run, spec: ContainerSpec, *, ready: bool) -> None:
+    run.runtime.containers.create(spec)
+    if ready:
+        run.runtime.containers.get_ready(spec.name)
 
 
 def _take_in(run: Run) -> None:

@@ -6,6 +6,7 @@ itself makes it add the database's password to the command line, where every pro
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ocore.errors import ExpectedError
 
@@ -13,6 +14,18 @@ from .config import CONFIG_PATH
 from .versions import Series
 
 PROGRAM = ("env", "odoo", f"--config={CONFIG_PATH}")
+WINGS_PATH, GATE_PATH = "/etc/odoo/in_the_wings.py", "/etc/odoo/begin"
+WINGS = Path(__file__).with_name("in_the_wings.py").read_bytes()
+"""What `in_the_wings` needs in the container at WINGS_PATH."""
+# By the interpreter that the program names itself; what is no Python script only waits.
+_IN_THE_WINGS = f"""
+IFS= read -r first < "$(command -v "$1")"
+case $first in
+    '#!'*python*) exec ${{first#??}} {WINGS_PATH} {GATE_PATH} "$@" ;;
+esac
+while ! [ -e {GATE_PATH} ]; do sleep 0.05; done
+exec "$@"
+"""
 _ONCE = (
     "--stop-after-init",
     "--no-http",
@@ -31,6 +44,13 @@ class InvalidModuleName(ExpectedError):
 def serve(*, update: Iterable[str] = (), install: Iterable[str] = ()) -> Sequence[str]:
     """Serve clients; with names, install and update these first, in the same start."""
     return (*PROGRAM, *_changes(update, install))
+
+
+def in_the_wings(command: Sequence[str]) -> Sequence[str]:
+    """The same, but loaded it waits until there is a file GATE_PATH."""
+    if command[0] != "env":
+        raise ValueError(f"not one of these commands: {command}")
+    return ("sh", "-c", _IN_THE_WINGS, "sh", *command[1:])
 
 
 def initialise(odoo: Series, *, auto_install: bool = True, languages: Sequence[str] = ()) -> Sequence[str]:

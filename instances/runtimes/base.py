@@ -170,6 +170,8 @@ class ContainerSpec:
     stop_signal: str = ""
     """Asks it to end, where its image's own doesn't: a program without a handler for SIGTERM ignores that as pid 1."""
     shm_bytes: int = 0
+    gate: str = ""
+    """A file in it, for which what runs there waits before it begins; `start` puts it there."""
 
 
 @dataclass(frozen=True)
@@ -385,7 +387,11 @@ class Containers(Protocol):
     def create(self, spec: ContainerSpec) -> Container:
         """The container of that name, made if it isn't there; its files are in it before this returns."""
 
-    def start(self, name: str) -> None: ...
+    def get_ready(self, name: str) -> None:
+        """It loads, and waits at its gate; without one, nothing is done."""
+
+    def start(self, name: str) -> None:
+        """It runs, past its gate."""
 
     def stop(self, name: str, seconds: int = 30) -> None: ...
 
@@ -394,7 +400,8 @@ class Containers(Protocol):
         at this very moment."""
 
     def run(self, spec: ContainerSpec, log: Log, *, timeout: float, silence: float) -> Exit:
-        """To its end, then remove it. `RunFailed` past a deadline. `log` may raise: then it is killed and removed."""
+        """To its end, then remove it; one that waits at its gate goes on. `RunFailed` past a deadline. `log` may raise:
+        then it is killed and removed."""
 
     def exec(
         self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 60

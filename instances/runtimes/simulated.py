@@ -210,6 +210,9 @@ class _Containers:
                 raise base.RunFailed(f"There is no container {name}.")
             state["containers"][name] |= fields
 
+    def get_ready(self, name: str) -> None:
+        FAULTS.meet("containers.get_ready", name)
+
     def start(self, name: str) -> None:
         FAULTS.meet("containers.start", name)
         self._set(name, state="running", started_at=timezone.now().isoformat(), restarts=0)

@@ -27,7 +27,17 @@ from instances.runtimes.docker.images import DockerImages
 
 VERBS: dict[type, tuple[str, ...]] = {
     DockerImages: ("build", "remove"),
-    DockerContainers: ("create", "start", "stop", "remove", "run", "join_edge", "leave_edge", "ensure_volume"),
+    DockerContainers: (
+        "create",
+        "get_ready",
+        "start",
+        "stop",
+        "remove",
+        "run",
+        "join_edge",
+        "leave_edge",
+        "ensure_volume",
+    ),
     PostgresCluster: ("create_role", "drop_role", "create", "clone", "rename", "put_back", "drop", "query", "dump"),
     VolumeFilestores: ("ensure", "remove", "snapshot", "restore", "discard"),
     CaddyEdge: ("apply", "close", "close_and_drain", "open"),

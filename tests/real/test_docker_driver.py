@@ -79,6 +79,16 @@ def quiet(_text):
     pass
 
 
+SOON = {"timeout": 20, "silence": 20}
+
+
+def wait_for(true):
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def foreign(engine, image, name, **more):
     """Somebody else's container, which inherits our image's labels."""
     engine.api.create_container(image, ["sleep", "60"], name=name, **more)
@@ -311,6 +321,69 @@ class TestCreate:
         assert containers.logs(spec.name, 2) == "49\n50\n"
         assert containers.logs("ocore-test-driver-none") == ""
         assert containers.find(spec.name).exit_code == 0
+
+
+class TestGate:
+    """What it loads is loaded before its turn has come."""
+
+    @staticmethod
+    def spec(image, **more):
+        script = "echo loaded; while ! [ -e /tmp/gate ]; do sleep 0.05; done; echo began; exit 3"
+        return sh(image, script, name="ocore-test-driver-gate", gate="/tmp/gate", **more)
+
+    def test_what_is_ready_waits_until_it_is_started(self, containers, image):
+        spec = self.spec(image)
+        containers.create(spec)
+        containers.get_ready(spec.name)
+        containers.get_ready(spec.name)
+        wait_for(lambda: containers.logs(spec.name) == "loaded\n")
+        time.sleep(0.3)
+        assert containers.find(spec.name).running
+        containers.start(spec.name)
+        wait_for(lambda: containers.find(spec.name).exit_code == 3)
+        assert containers.logs(spec.name) == "loaded\nbegan\n"
+        containers.start(spec.name)
+        wait_for(lambda: containers.logs(spec.name).count("began") == 2)
+
+    def test_started_at_once_it_does_not_wait(self, containers, image):
+        spec = self.spec(image)
+        containers.create(spec)
+        containers.start(spec.name)
+        wait_for(lambda: containers.find(spec.name).exit_code == 3)
+
+    @pytest.mark.parametrize("loaded", [True, False])
+    def test_a_run_goes_on_with_what_is_ready(self, containers, image, loaded):
+        spec = self.spec(image)
+        containers.create(spec)
+        if loaded:
+            containers.get_ready(spec.name)
+            wait_for(lambda: "loaded" in containers.logs(spec.name))
+            identity = containers.find(spec.name).id
+        said = []
+        ended = containers.run(
+            spec, lambda text: said.append(text) or (loaded and self.same(containers, spec, identity)), **SOON
+        )
+        assert ended.code == 3
+        assert "began" in ended.output
+        assert containers.find(spec.name) is None
+
+    @staticmethod
+    def same(containers, spec, identity):
+        found = containers.find(spec.name)
+        assert found is None or found.id == identity
+
+    @pytest.mark.parametrize("left", ["under way", "of another content"])
+    def test_a_run_replaces_what_is_not_waiting_for_it(self, containers, image, left):
+        containers.create(self.spec(image, environment={"OTHER": "1"} if left == "of another content" else {}))
+        containers.get_ready("ocore-test-driver-gate")
+        wait_for(lambda: "loaded" in containers.logs("ocore-test-driver-gate"))
+        before = containers.find("ocore-test-driver-gate").id
+        if left == "under way":
+            containers.exec("ocore-test-driver-gate", ["touch", "/tmp/gate"])
+        ids = set()
+        ended = containers.run(self.spec(image), lambda _: ids.update(one.id for one in containers.list({})), **SOON)
+        assert ended.code == 3
+        assert before not in ids
 
 
 class TestExec:

@@ -13,7 +13,7 @@ from django.utils.crypto import salted_hmac
 from docker.types import LogConfig, Mount
 
 from instances.runtimes.base import NAMESPACE_LABEL, Container, ContainerSpec, File
-from instances.runtimes.docker.ownership import CONTAINER_LABEL, SPEC_LABEL
+from instances.runtimes.docker.ownership import CONTAINER_LABEL, GATE_LABEL, SPEC_LABEL
 
 LOGS = {"max-size": "10m", "max-file": "3"}
 
@@ -28,8 +28,9 @@ def fingerprint(spec: ContainerSpec) -> str:
     said = asdict(spec)
     if not spec.cpus:  # as before there was such a limit: what runs is still the one
         del said["cpus"]
-    if not spec.stop_signal:
-        del said["stop_signal"]
+    for name in ("stop_signal", "gate"):
+        if not said[name]:
+            del said[name]
     text = json.dumps(said, sort_keys=True, default=plain)
     return salted_hmac("instances.runtimes.docker", text, algorithm="sha256").hexdigest()
 
@@ -63,6 +64,7 @@ def arguments(api: docker.APIClient, spec: ContainerSpec, namespace: str) -> dic
             NAMESPACE_LABEL: namespace,
             CONTAINER_LABEL: spec.name,
             SPEC_LABEL: fingerprint(spec),
+            **({GATE_LABEL: spec.gate} if spec.gate else {}),
         },
         "host_config": host,
         "stop_timeout": spec.stop_seconds,

@@ -14,6 +14,7 @@ from instances.runtimes.base import (
     Container,
     ContainerSpec,
     Exit,
+    File,
     ImageMissing,
     Log,
     RunFailed,
@@ -23,7 +24,7 @@ from instances.runtimes.base import (
 from instances.runtimes.docker import container_config
 from instances.runtimes.docker.client import NO_ANSWER, Engine
 from instances.runtimes.docker.hijacked import Conversation, Pulse, Sink
-from instances.runtimes.docker.ownership import SPEC_LABEL, our_container
+from instances.runtimes.docker.ownership import GATE_LABEL, SPEC_LABEL, our_container
 from instances.runtimes.docker.stores import CONFLICT, DockerStores
 from instances.runtimes.docker.streams import DeadlinePassed, Lines
 
@@ -100,9 +101,12 @@ class DockerContainers(DockerStores):
             self._make(spec)
             present = self._required(spec.name)
         if spec.files and present.state == "created":
-            with self.engine.translated(f"put files into the container {spec.name}"):
-                self.engine.api.put_archive(spec.name, "/", container_config.archive(spec.files))
+            self._put(spec.name, spec.files)
         return present
+
+    def _put(self, name: str, files: Sequence[File]) -> None:
+        with self.engine.translated(f"put files into the container {name}"):
+            self.engine.api.put_archive(name, "/", container_config.archive(files))
 
     def _make(self, spec: ContainerSpec) -> None:
         api = self.engine.api
@@ -134,8 +138,18 @@ class DockerContainers(DockerStores):
             time.sleep(0.05)
         return True
 
+    def get_ready(self, name: str) -> None:
+        container = self._required(name)
+        if GATE_LABEL in container.labels and container.state == "created":
+            self._run(name)
+
     def start(self, name: str) -> None:
-        self._required(name)
+        gate = self._required(name).labels.get(GATE_LABEL)
+        if gate:
+            self._put(name, [File(gate, b"", mode=0o444)])
+        self._run(name)
+
+    def _run(self, name: str) -> None:
         self.engine.settle(
             f"start the container {name}", lambda: self.engine.api.start(name), lambda: self._required(name).running
         )
@@ -199,7 +213,7 @@ class DockerContainers(DockerStores):
                 self._see_alive(spec.name)
 
         present = self._owned(spec.name)
-        if present and present.state != "created":
+        if present and present.state != "created" and not self._waits_at_its_gate(present, spec):
             self.remove(spec.name)
         try:
             self.create(replace(spec, restart=False))
@@ -216,6 +230,19 @@ class DockerContainers(DockerStores):
         finally:
             with contextlib.suppress(ServerUnreachable):
                 self._remove_once_back(spec.name)
+
+    def _waits_at_its_gate(self, present: Container, spec: ContainerSpec) -> bool:
+        if not present.running or present.labels.get(SPEC_LABEL) != container_config.fingerprint(spec):
+            return False
+        if present.labels.get(GATE_LABEL) is None:
+            return False
+        with self.engine.translated(f"look at the gate of {present.name}"):
+            try:
+                stream, _ = self.engine.api.get_archive(present.name, spec.gate)
+            except NotFound:
+                return True
+        stream.close()
+        return False
 
     def _remove_once_back(self, name: str) -> None:
         """Where all went well before the engine went away, nobody would look for it any more."""

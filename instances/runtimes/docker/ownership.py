@@ -14,6 +14,7 @@ IMAGE_LABEL = "io.ocore.image"
 """An image's own reference."""
 LAYER_LABEL = "io.ocore.layer"
 """On what a build leaves on its way, images and containers: the namespace. A finished image has it empty."""
+GATE_LABEL = "io.ocore.gate"
 SPEC_LABEL = "io.ocore.spec"
 """A hash of the `ContainerSpec` that a container was made from."""
 
