@@ -26,6 +26,7 @@ from instances.models import Door, Instance
 from instances.odoo import queries
 from instances.runtimes import runtime_for
 from ocore.errors import ExpectedError
+from projects.inheritance import SETTINGS
 from projects.models import Environment, Split
 from projects.second import new_mark
 
@@ -209,6 +210,19 @@ def consequences(split: Split, share: int) -> str:
 
 def end_consequences(split: Split, keep: str) -> str:
     """The same, for keeping one of the two."""
+    return f"{_end_of_data(split, keep)}{_end_of_settings(split.environment) if keep == Ending.SECOND else ''}"
+
+
+def _end_of_settings(second: Environment) -> str:
+    own = [name for name in SETTINGS if getattr(second, name) not in (None, "", {}, [])]
+    if not own:
+        return ""
+    return (
+        f" What {second} has set for itself goes with it: {', '.join(own)}. {second.second_of} keeps its own settings."
+    )
+
+
+def _end_of_data(split: Split, keep: str) -> str:
     second, first = split.environment, split.environment.second_of
     if second.shares_data:
         waits = " Where modules are updated for it, the clients of both wait." if keep == Ending.SECOND else ""

@@ -262,7 +262,12 @@ def test_what_may_be_lost_is_said_before_each_switch(
     lead(100, queues)
     assert "do not see what they wrote" in second.consequences(split(), 0)
     assert "removed with its data" in second.end_consequences(split(), "first")
-    assert "kept as a snapshot" in second.end_consequences(split(), "second")
+    told = second.end_consequences(split(), "second")
+    assert "kept as a snapshot" in told
+    assert "set for itself" not in told
+    Environment.objects.filter(pk=split().environment_id).update(workers=2, odoo_conf={"log_level": "warn"})
+    assert "has set for itself goes with it: workers, odoo_conf." in second.end_consequences(split(), "second")
+    assert "set for itself" not in second.end_consequences(split(), "first")
 
 
 @pytest.mark.parametrize("share", [100, 40, 0])
