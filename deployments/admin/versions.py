@@ -86,9 +86,15 @@ class VersionsActs(ActsOnObjects):
         if request.method == "POST":
             return self._act(request, environment, split)
         if "share" in request.GET:
-            return self._ask_share(request, environment, split, _percent(request.GET["share"]))
+            share = _percent(request.GET["share"])
+            title = f"Lead {share} % of the clients to {split.environment}"
+            return self._ask(request, environment, split, title, second.consequences(split, share), share=share)
         if keep := request.GET.get("keep"):
-            return self._ask_end(request, environment, split, keep)
+            if keep not in (Split.Ending.FIRST, Split.Ending.SECOND):
+                raise NotPossible("Keep the first or the second version.")
+            kept = split.environment if keep == Split.Ending.SECOND else split.environment.second_of
+            said = second.end_consequences(split, keep)
+            return self._ask(request, environment, split, f"Keep {kept}", said, keep=keep)
         return self._compare(request, environment, split)
 
     def _set_up(self, request: HttpRequest, environment: Environment) -> HttpResponse:
@@ -131,31 +137,10 @@ class VersionsActs(ActsOnObjects):
         )
         return TemplateResponse(request, PAGE, context)
 
-    def _ask_share(self, request: HttpRequest, environment: Environment, split: Split, share: int) -> HttpResponse:
-        context = self.page(
-            request,
-            environment,
-            f"Lead {share} % of the clients to {split.environment}",
-            environment=environment,
-            split=split,
-            share=share,
-            said=second.consequences(split, share),
-        )
-        return TemplateResponse(request, CONFIRM, context)
-
-    def _ask_end(self, request: HttpRequest, environment: Environment, split: Split, keep: str) -> HttpResponse:
-        if keep not in (Split.Ending.FIRST, Split.Ending.SECOND):
-            raise NotPossible("Keep the first or the second version.")
-        kept = split.environment if keep == Split.Ending.SECOND else split.environment.second_of
-        context = self.page(
-            request,
-            environment,
-            f"Keep {kept}",
-            environment=environment,
-            split=split,
-            keep=keep,
-            said=second.end_consequences(split, keep),
-        )
+    def _ask(
+        self, request: HttpRequest, environment: Environment, split: Split, title: str, said: str, **wanted: Any
+    ) -> HttpResponse:
+        context = self.page(request, environment, title, environment=environment, split=split, said=said, **wanted)
         return TemplateResponse(request, CONFIRM, context)
 
     def _act(self, request: HttpRequest, environment: Environment, split: Split) -> HttpResponse:
