@@ -43,7 +43,8 @@ class KnownHostAdmin(ReadOnly):
             {"key": key, "url": host_url(key.host), "revoked": (key.host, key.fingerprint) in revoked}
             for key in host_keys.shipped()
         ]
-        context = {"shipped": shipped, "host_url": host_url(), "may_manage": request.user.has_perm(MAY)}
+        hosts = dict.fromkeys(key.host for key in host_keys.shipped())
+        context = {"shipped": shipped, "shipped_hosts": list(hosts), "host_url": host_url()}
         return super().changelist_view(request, context | (extra_context or {}))
 
     def host_page(self, request: HttpRequest) -> HttpResponse:

@@ -26,6 +26,8 @@ _SSH = (
     "-o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 -o ControlMaster=no -o ControlPath=none "
     "-o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no"
 )
+_NO_CONFIGURATION = " -F /dev/null"
+"""Of the account or the machine: a key that it names for the host would be tried besides."""
 _ONLY = " -o IdentitiesOnly=yes -o IdentityAgent=none -o AddKeysToAgent=no -o PreferredAuthentications=publickey"
 _NOBODY = " -o IdentityAgent=none -o PubkeyAuthentication=no"
 
@@ -81,7 +83,8 @@ def _for_ssh(access: Access) -> Iterator[dict[str, str]]:
             yield made | {name: os.environ[name] for name in ("SSH_AUTH_SOCK",) if name in os.environ}
             return
         identities = "".join(f" -o IdentityFile={key}" for key in keys)
-        yield made | {"GIT_SSH_COMMAND": f"{_SSH}{_ONLY}{identities}" if keys else f"{_SSH}{_NOBODY}"}
+        own = f"{_ONLY}{identities}" if keys else _NOBODY
+        yield made | {"GIT_SSH_COMMAND": f"{_SSH}{_NO_CONFIGURATION}{own}"}
 
 
 def _configuration(silence: float) -> dict[str, str]:

@@ -69,7 +69,7 @@ class RepositoryRefused(GitError):
 
     default_trouble = Trouble.REFUSED
 
-    default_advice = "Check the repository's address and the access token or ssh key of the project."
+    default_advice = "Check the repository's address and the access token or deploy key of the project."
 
 
 class UnknownRef(GitError):
@@ -170,15 +170,15 @@ def from_output(url: str, output: str) -> GitError:
         return RepositoryRefused(
             f"The host of {url} doesn't accept our credentials, or they lack the right to read it.",
             detail=output,
-            advice="Check the project's access token or ssh key: not expired, and allowed to read this repository. "
-            "A host may also say this of a repository that doesn't exist.",
+            advice="Check the project's access token or deploy key: not expired, at its place at the git host, and "
+            "allowed to read this repository. A host may also say this of a repository that doesn't exist.",
         )
     if _NOT_FOUND.search(said):
         return RepositoryRefused(
             f"There is no repository {url}, or our credentials may not see it.",
             detail=output,
             trouble=Trouble.NOT_FOUND,
-            advice="Check the address; if the repository is private, check the project's access token or ssh key.",
+            advice="Check the address; if the repository is private, check the project's access token or deploy key.",
         )
     for pattern, reason, trouble in _UNREACHABLE:
         if re.search(pattern, said):

@@ -236,7 +236,6 @@ def test_an_operator_does_what_was_granted_and_changes_no_definitions(rows: dict
         (Project, "send_test", "send_test_delivery"),
         (Project, "make_deploy_key", "make_deploy_key"),
         (Project, "remove_deploy_key", "make_deploy_key"),
-        (Project, "test_connection", "test_repository"),
         (Delivery, "replay", "replay_delivery"),
         (Server, "check_now", "change_server"),
     ],

@@ -765,6 +765,7 @@ def test_a_key_reaches_ssh_in_memory_and_nothing_else_does(
     assert "canary" not in said
     assert "/the/agent" not in said
     assert "IdentitiesOnly=yes" in said
+    assert "-F\n/dev/null" in said, "a key that the account's configuration names for this host is not tried either"
     assert (ssh / "keys").read_text() == "first-canary\nsecond-canary\n"
     assert (ssh / "known").read_text() == "host type key\n"
     assert (ssh / "mode").read_text() == "600\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection as database
@@ -237,6 +237,14 @@ def test_page_and_command_tell_the_findings(
 ) -> None:
     settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
     environment = factories.environment(project=factories.project(repository_url=remote.url), branch="gone")
+    user = User.objects.create_user("eve", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_project"))
+    eve = Client()
+    eve.force_login(user)
+    assert eve.post(act(environment.project, "test_connection")).status_code == 403
+    user.user_permissions.add(Permission.objects.get(codename="test_repository"))
+    assert eve.post(act(environment.project, "test_connection")).status_code == 200
+    assert root.get(act(environment.project, "test_connection")).status_code == 405
     page = root.post(act(environment.project, "test_connection")).content.decode()
     assert "Branch or tag missing" in page
     assert "Good" in page
