@@ -7,7 +7,7 @@ from django.db import models, transaction
 
 from ocore.errors import ExpectedError
 from projects.git import host_keys
-from projects.git.environment import known_at_first_sight
+from projects.git.environment import seen_first
 from projects.git.host_keys import HostKey
 
 
@@ -60,7 +60,7 @@ class Offered:
 
     key: HostKey
     state: str
-    """`known`, `new`, `changed` (another one of its type is accepted) or `revoked`."""
+    """`known`, `new`, `revoked`, or `changed`: another of its type is accepted, or the host shows no accepted one."""
 
 
 def as_ssh_reads_them() -> str:
@@ -78,7 +78,7 @@ def known(host: str) -> list[Known]:
         found[row.fingerprint] = Known(row.host_key, f"by {row.decided_by} at {row.decided_at:%Y-%m-%d %H:%M} UTC")
     for source, keys in (
         ("comes with oCore", host_keys.shipped()),
-        ("accepted at first sight, by an earlier oCore", _seen()),
+        ("accepted at first sight, by an earlier oCore", seen_first()),
     ):
         for key in keys:
             if key.is_of(host):
@@ -88,8 +88,10 @@ def known(host: str) -> list[Known]:
 
 def offered(host: str, port: int | None) -> list[Offered]:
     """Asks the host, for a few seconds. Empty: it doesn't answer."""
-    here = known(host_keys.place(host, port))
-    return [Offered(key, _state(key, here)) for key in host_keys.scan(host, port)]
+    here, keys = known(host_keys.place(host, port)), host_keys.scan(host, port)
+    accepted = {one.key.fingerprint: one.key.type for one in here if not one.key.revoked}
+    another = bool(accepted) and not any(key.fingerprint in accepted for key in keys)
+    return [Offered(key, _state(key, here, another or key.type in accepted.values())) for key in keys]
 
 
 def accept(host: str, port: int | None, fingerprints: Iterable[str], by: str) -> list[KnownHost]:
@@ -118,12 +120,11 @@ def revoke(host: str, port: int | None, fingerprint: str, by: str) -> KnownHost:
     raise HostKeyNotOffered(f"No key {fingerprint} of {here} is known.")
 
 
-def _state(key: HostKey, here: list[Known]) -> str:
+def _state(key: HostKey, here: list[Known], replaces: bool) -> str:
     for one in here:
         if one.key.fingerprint == key.fingerprint:
             return "revoked" if one.key.revoked else "known"
-    accepted = [one for one in here if one.key.type == key.type and not one.key.revoked]
-    return "changed" if accepted else "new"
+    return "changed" if replaces else "new"
 
 
 def _decide(key: HostKey, host: str, state: str, by: str) -> KnownHost:
@@ -133,8 +134,3 @@ def _decide(key: HostKey, host: str, state: str, by: str) -> KnownHost:
         defaults={"key_type": key.type, "key": key.key, "state": state, "decided_by": by},
     )
     return row
-
-
-def _seen() -> list[HostKey]:
-    path = known_at_first_sight()
-    return host_keys.parse(path.read_text(errors="replace")) if path.exists() else []

@@ -67,9 +67,9 @@ class GitSsh:
             self._process.terminate()
             self._process.wait(10)
 
-    def new_host_key(self) -> None:
+    def new_host_key(self, private: str = "") -> None:
         """As when a host was set up anew. A running one must be restarted."""
-        private = new_key()
+        private = private or new_key()
         path = self.folder / "host_key"
         path.write_text(private)
         path.chmod(0o600)

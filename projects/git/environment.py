@@ -14,6 +14,7 @@ from django.conf import settings
 
 from .access import Access, handed_over
 from .address import Address
+from .host_keys import HostKey, parse
 
 ASKPASS = Path(__file__).with_name("askpass.sh")
 _PASSED_ON = (
@@ -50,6 +51,11 @@ def environment(
 def known_at_first_sight() -> Path:
     """Where earlier versions had ssh keep the host keys that it saw first. Still believed, never written."""
     return folder() / "known_hosts"
+
+
+def seen_first() -> list[HostKey]:
+    path = known_at_first_sight()
+    return parse(path.read_text(errors="replace")) if path.exists() else []
 
 
 def folder() -> Path:

@@ -48,7 +48,7 @@ class Exported:
 
 class Mirror:
     """The repository at `url`, kept in the folder `path`; its submodules' in `<path's stem>.modules` beside it.
-    Credentials (`access`; in short `username` and `token`) go to `url`'s own origin and nowhere else."""
+    Credentials (`access`, or `username` and `token`) go to `url`'s own origin and nowhere else."""
 
     def __init__(
         self,
@@ -87,15 +87,13 @@ class Mirror:
         raise errors.UnknownRef(f"The repository {self.address} has no branch or tag “{shown(ref)}”.")
 
     def branches(self, names: Iterable[str]) -> dict[str, str]:
-        """The commits at which those of the remote's branches are that it has, asked in one go: the test of a
-        connection."""
+        """Those of the remote's branches that it has, with their commits, asked in one go."""
         found = self._advertised("HEAD", *(f"{_BRANCHES}{name}" for name in names if _SAFE_REF.fullmatch(name)))
         return {name.removeprefix(_BRANCHES): sha for name, sha in found.items() if name.startswith(_BRANCHES)}
 
     def _advertised(self, *patterns: str) -> dict[str, str]:
-        said = self._store.git.run("ls-remote", "--quiet", "--", self.address.url, *patterns).output
-        lines = said.decode(errors="replace").splitlines()
-        return {name: sha for sha, _, name in (line.partition("\t") for line in lines)}
+        said = self._store.git.run("ls-remote", "--quiet", "--", self.address.url, *patterns).output.decode()
+        return {name: sha for sha, _, name in (line.partition("\t") for line in said.splitlines())}
 
     def fetch(self, log: Log, *, commit: str = "") -> None:
         """Bring all branches and tags up to date, forgetting those that are gone; and see that `commit` (a whole id)
@@ -114,17 +112,18 @@ class Mirror:
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         """Whether `descendant` has all of `ancestor`; so has a commit of itself."""
-        self._require(ancestor, descendant)
+        self._required(ancestor)
+        self._required(descendant)
         return self._store.ask("merge-base", "--is-ancestor", ancestor, descendant, accepted=(0, 1)).code == 0
 
     def log(self, base: str, tip: str, limit: int = 50) -> list[Commit]:
         """The commits that `tip` has and `base` doesn't, newest first; all of `tip`'s when `base` is "" or unknown."""
-        self._require(tip)
+        self._required(tip)
         return self._commits(f"-{limit:d}", tip, *([f"^{base}"] if base and self.has(base) else []))
 
     def files(self, sha: str) -> list[Entry]:
         """All files and submodules of a commit, folders left out."""
-        self._require(sha)
+        self._required(sha)
         return self._list(sha)
 
     def _list(self, sha: str) -> list[Entry]:
@@ -201,8 +200,8 @@ class Mirror:
                 advice="Push that commit to the submodule's repository, or pin another one, and push again.",
             ) from None
         except errors.RepositoryRefused as error:
-            message = f"The submodule “{shown(path)}”: {error.message}"
-            raise errors.RepositoryRefused(message, detail=error.detail, advice=error.advice) from None
+            error.message = f"The submodule “{shown(path)}”: {error.message}"
+            raise
 
     def _beside(self, address: Address) -> "Mirror":
         return Mirror(
@@ -247,10 +246,6 @@ class Mirror:
         """The commit itself or the one that a tag points to; "" for anything else."""
         result = self._store.ask("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}", accepted=(0, 1, 128))
         return result.output.decode().strip()
-
-    def _require(self, *commits: str) -> None:
-        for sha in commits:
-            self._required(sha)
 
     def _required(self, sha: str) -> bytes:
         """As `Store.commit`. Raises `UnknownRef`."""

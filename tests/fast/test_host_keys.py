@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,11 @@ def test_a_first_use_is_reviewed_and_a_changed_key_is_never_taken_silently(offer
     assert f"@revoked {first.line}\n" in known_hosts.as_ssh_reads_them()
     offer[:] = [first]
     assert [one.state for one in known_hosts.offered(HOST, None)] == ["revoked"]
+    other_type = replace(host_keys.shipped()[2], host=HOST)
+    offer[:] = [other_type]
+    assert [one.state for one in known_hosts.offered(HOST, None)] == ["changed"], "it shows no accepted one"
+    offer[:] = [second, other_type]
+    assert [one.state for one in known_hosts.offered(HOST, None)] == ["known", "new"]
 
 
 @pytest.mark.django_db

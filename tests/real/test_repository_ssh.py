@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from projects import connection, known_hosts
 from projects.git import Deadlines, HostKeyChanged, HostKeyUnknown, Mirror, RepositoryRefused, Trouble
@@ -77,6 +79,17 @@ def test_a_changed_key_of_the_host_is_refused_until_somebody_accepts_it(project:
     accept(served)
     assert fetched(project)
     assert KnownHost.objects.get(fingerprint=before.fingerprint).state == KnownHost.State.REVOKED
+
+
+def test_a_key_of_another_type_than_the_accepted_one_is_a_changed_one(project: Project, served: GitSsh) -> None:
+    accept(served)
+    private = ec.generate_private_key(ec.SECP256R1())
+    served.new_host_key(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
+    served.restart()
+    with pytest.raises(HostKeyChanged) as raised:
+        fetched(project)
+    assert served.host_key.fingerprint in raised.value.message
+    assert [one.state for one in known_hosts.offered("127.0.0.1", served.port)] == ["changed"]
 
 
 def test_a_revoked_key_is_refused_though_an_earlier_version_believed_it(project: Project, served: GitSsh) -> None:
