@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
@@ -167,6 +168,11 @@ def test_the_new_key_of_a_host_is_named_where_ssh_says_it() -> None:
 
 
 # The test of a connection
+
+
+def test_each_word_for_what_is_wrong_is_explained_to_the_operator() -> None:
+    section = (Path(settings.BASE_DIR) / "docs" / "operations.md").read_text().split("**The test of a connection**")[1]
+    assert not [one for one in Trouble if one not in section.split("### Keys of git hosts")[0]]
 
 
 @pytest.fixture
