@@ -206,7 +206,7 @@ class Run:
         return [
             environment.database_password,
             environment.odoo_admin_password,
-            environment.project.repository_token,
+            *environment.project.access().secrets,
             environment.server.postgres_dsn,
             *self.config.secrets,
         ]

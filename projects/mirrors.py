@@ -18,12 +18,7 @@ PARTS = (".git", ".git.fresh", ".git.old", ".modules")
 
 
 def mirror_of(project: Project) -> Mirror:
-    return Mirror(
-        project.repository_url,
-        _folder() / f"{project.slug}.git",
-        username=project.repository_username,
-        token=project.repository_token,
-    )
+    return project.mirror_in(_folder() / f"{project.slug}.git")
 
 
 def kept() -> list[str]:

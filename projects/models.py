@@ -18,11 +18,13 @@ from projects.domains import Domain
 from projects.hosts import HOSTS
 from projects.hosts.proof import SIGNING_TOKEN, signing_key
 from projects.inheritance import EnvironmentOverrides
+from projects.known_hosts import KnownHost
+from projects.repository_access import RepositoryAccess
 from projects.rules import BranchRule
 from projects.second import Split
 from projects.servers import Server
 
-__all__ = ["BranchRule", "Domain", "Environment", "Project", "Server", "Split"]
+__all__ = ["BranchRule", "Domain", "Environment", "KnownHost", "Project", "Server", "Split"]
 
 LEAST_KEY = 24
 """Bytes that a key to sign with has at least (Standard Webhooks)."""
@@ -46,7 +48,7 @@ def sane_overrides(table: str) -> list[models.BaseConstraint]:
     ]
 
 
-class Project(EnvironmentOverrides):
+class Project(RepositoryAccess, EnvironmentOverrides):
     """One Odoo application or client engagement, and the defaults of its environments."""
 
     level = "project"
@@ -55,17 +57,6 @@ class Project(EnvironmentOverrides):
     name = models.CharField(max_length=100, unique=True)
     slug = models.SlugField(max_length=40, unique=True, validators=[validators.validate_slug])
     description = models.TextField(blank=True)
-    repository_url = models.CharField(
-        max_length=500,
-        blank=True,
-        validators=[validators.validate_repository_url],
-        verbose_name="git repository",
-        help_text="https:// or ssh. Empty: plain Odoo, deployed by hand.",
-    )
-    repository_username = models.CharField(max_length=100, blank=True, help_text="For https; many hosts ignore it.")
-    repository_token = EncryptedTextField(
-        blank=True, help_text="Access token for a private repository over https. Encrypted, never shown again."
-    )
     host = models.CharField(
         max_length=20,
         choices={name: driver.title for name, driver in HOSTS.items()},
@@ -101,6 +92,8 @@ class Project(EnvironmentOverrides):
         permissions = [
             ("view_webhook_secret", "Can see a project's webhook secret"),
             ("rotate_webhook_secret", "Can make a new webhook secret for a project"),
+            ("make_deploy_key", "Can make and remove a project's deploy key"),
+            ("test_repository", "Can test the connection to a project's repository"),
         ]
 
     def __str__(self) -> str:

@@ -16,10 +16,11 @@ from deployments.admin.who import who
 from deployments.models import Delivery
 from instances.admin import KnowsOdoo
 from instances.models import Instance
-from ocore.admin_acts import Act, ActsOnObjects
+from ocore.admin_acts import Act
 from ocore.show import exact
 from projects.admin.environments import tell_peculiarities
 from projects.admin.projects import ProjectAdmin, ProjectForm
+from projects.admin.repository import REPOSITORY_ACTS, GetsIntoRepository, access_context
 from projects.hosts import HOSTS
 from projects.models import Environment, Project, Server
 
@@ -31,7 +32,7 @@ class WebhookProjectForm(KnowsOdoo, ProjectForm):
 
 
 @admin.register(Project)
-class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
+class WebhookProjectAdmin(GetsIntoRepository, ProjectAdmin):
     form = WebhookProjectForm
     change_form_template = "admin/projects/project/change_form.html"
     acts = [
@@ -39,6 +40,7 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
         Act("rotate-webhook-secret", "projects.rotate_webhook_secret"),
         Act("send-test", "deployments.send_test_delivery"),
         Act("why", "", methods=("GET",)),
+        *REPOSITORY_ACTS,
     ]
 
     def webhook_secret(self, request: HttpRequest, project: Project) -> HttpResponse:
@@ -94,6 +96,7 @@ class WebhookProjectAdmin(ActsOnObjects, ProjectAdmin):
             "grace_hours": settings.OCORE_SECRET_GRACE_SECONDS / 3600,
             "previous_accepted": len(project.webhook_secrets) > 1,
             "allowed": self.allowed(request, project),
+            **access_context(project),
         }
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:

@@ -1,8 +1,4 @@
-"""How git is run: nothing of the machine's configuration, nothing of the repository's, no prompt, no shell, a deadline.
-
-The token reaches git through a credential helper that reads the child's environment, and git asks that helper only
-for the origin it belongs to. It is in no argument, address or file.
-"""
+"""How git is run: in an environment of its own (`environment`), no shell, a deadline, nothing left running."""
 
 import contextlib
 import os
@@ -17,29 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-from django.conf import settings
-
 from ocore import waiting
 from ocore.redaction import redact
 
-from . import errors
+from . import errors, host_keys
+from .access import Access
 from .address import Address
+from .environment import environment
 
 Log = Callable[[str], None]
 """Takes whole lines as they come. May raise to stop what runs, which is then killed."""
 
-_PASSED_ON = (
-    "PATH", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO",
-    "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
-)  # fmt: skip
-_CREDENTIAL_HELPER = (
-    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$OCORE_GIT_USERNAME" "$OCORE_GIT_TOKEN"; }; f'
-)
-_SSH = (
-    'ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=\\"$OCORE_GIT_KNOWN_HOSTS\\"" '
-    "-o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 -o ControlMaster=no -o ControlPath=none "
-    "-o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no"
-)
+_TALKING = ("fetch", "ls-remote")
+"""The commands that speak with a remote. No other gets to see credentials."""
 _PROGRESS = re.compile(r"(?:remote: )?[A-Z][a-z]+ [a-z ]*:? +\d+% \(")
 _PROGRESS_EVERY = 2.0
 _STDERR_KEPT = 8 * 1024
@@ -66,19 +52,11 @@ class Result:
 class Git:
     """git with the credentials for one address, and the environment that it is safe to run in."""
 
-    def __init__(self, address: Address, *, username: str = "", token: str = "", deadlines: Deadlines) -> None:
-        if re.search(r"[\x00-\x1f\x7f]", username + token):
-            raise errors.RepositoryRefused(
-                "The user name or access token contains a line break or another control character.",
-                advice="Enter it again, without white space around it.",
-            )
-        self.address = address
-        self.username = username or address.user or "x-access-token"
-        self.token = token if address.scheme == "https" else ""
-        self.deadlines = deadlines
+    def __init__(self, address: Address, access: Access | None = None, *, deadlines: Deadlines) -> None:
+        self.address, self.access, self.deadlines = address, access or Access(), deadlines
 
     def redact(self, text: str) -> str:
-        return redact(text, [self.token] if self.token else [])
+        return redact(text, self.access.secrets)
 
     def run(
         self,
@@ -96,8 +74,14 @@ class Git:
             code = process.wait()
         text = self.redact(said.decode(errors="replace")).strip()
         if code not in accepted:
-            raise errors.from_local_output(text) if local else errors.from_output(self.address.url, text)
+            raise errors.from_local_output(text) if local else self._error(text)
         return Result(code, output, text)
+
+    def _error(self, said: str) -> errors.GitError:
+        error = errors.from_output(self.address.url, said)
+        if isinstance(error, errors.HostKeyUnknown):
+            return host_keys.with_offer(error, self.address.host, self.address.port)
+        return error
 
     @contextlib.contextmanager
     def stream(self, *arguments: str, git_dir: Path, given: IO[bytes]) -> Iterator["DeadlineReader"]:
@@ -126,72 +110,28 @@ class Git:
         keep: Sequence[int],
         given: int | IO[bytes] = subprocess.DEVNULL,
     ) -> Iterator["subprocess.Popen[bytes]"]:
-        try:
-            process = subprocess.Popen(
-                ["git", *arguments],
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=self._environment(git_dir),
-                cwd="/",
-                start_new_session=True,
-                pass_fds=tuple(keep),
-            )
-        except FileNotFoundError:
-            raise errors.MirrorUnusable(
-                "There is no git on this machine.", advice="Install it, on Debian with: apt-get install git"
-            ) from None
-        try:
-            yield process
-        finally:
-            _end(process)
-            for pipe in (process.stdout, process.stderr):
-                if pipe:
-                    pipe.close()
-
-    def _environment(self, git_dir: Path | None) -> dict[str, str]:
-        folder = _folder()
-        configuration = {
-            "protocol.ext.allow": "never",
-            "core.hooksPath": "/dev/null",
-            "core.fsmonitor": "false",
-            "core.attributesFile": "/dev/null",
-            "core.symlinks": "false",
-            "core.quotePath": "false",
-            "gc.auto": "0",
-            "maintenance.auto": "false",
-            "fetch.recurseSubmodules": "false",
-            "fetch.unpackLimit": "1",
-            "http.followRedirects": "false",
-            "http.lowSpeedLimit": "1",
-            "http.lowSpeedTime": str(int(self.deadlines.silence) or 1),
-            "log.showSignature": "false",
-            "log.mailmap": "false",
-        }
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        if self.token:
-            configuration[f"credential.{self.address.origin}.helper"] = _CREDENTIAL_HELPER
-            environment |= {"OCORE_GIT_USERNAME": self.username, "OCORE_GIT_TOKEN": self.token}
-        for number, (name, value) in enumerate(configuration.items()):
-            environment |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-        return environment | {
-            "GIT_CONFIG_COUNT": str(len(configuration)),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": str(_trusting_config(folder)) if self.address.scheme == "file" else "/dev/null",
-            "GIT_ALLOW_PROTOCOL": self.address.scheme,
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "/bin/false",
-            "GIT_NO_REPLACE_OBJECTS": "1",
-            "GIT_OPTIONAL_LOCKS": "0",
-            "GIT_DIR": str(git_dir) if git_dir else "/dev/null",
-            "GIT_SSH_COMMAND": _SSH,
-            "GIT_SSH_VARIANT": "ssh",
-            "OCORE_GIT_KNOWN_HOSTS": str(folder / "known_hosts"),
-            "HOME": str(folder / "home"),
-            "LC_ALL": "C.UTF-8",
-            "TZ": "UTC",
-        }
+        access = self.access if arguments[0] in _TALKING else None
+        with environment(self.address, access, git_dir, self.deadlines.silence) as surroundings:
+            try:
+                process = subprocess.Popen(
+                    ["git", *arguments],
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=surroundings,
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=tuple(keep),
+                )
+            except FileNotFoundError:
+                raise errors.program_missing("git", "git") from None
+            try:
+                yield process
+            finally:
+                _end(process)
+                for pipe in (process.stdout, process.stderr):
+                    if pipe:
+                        pipe.close()
 
     def _follow(self, process: "subprocess.Popen[bytes]", log: Log | None) -> tuple[bytes, bytes]:
         """Collect both streams until they end; a deadline or a raising `log` leaves through the context's kill."""
@@ -306,25 +246,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-
-
-def _folder() -> Path:
-    """What git needs of a home: empty, and ours."""
-    folder = Path(settings.STATE_DIR) / "git"
-    (folder / "home").mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-def _trusting_config(folder: Path) -> Path:
-    """For `file://` only, whose folders the operator has named: git otherwise refuses what other users own, and the
-    program that serves the folder reads this from no other place."""
-    path = folder / "file-repositories.config"
-    content = "[safe]\n\tdirectory = *\n"
-    if not path.exists() or path.read_text() != content:
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(content)
-        fresh.replace(path)
-    return path
 
 
 def version() -> tuple[int, ...]:

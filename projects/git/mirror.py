@@ -6,6 +6,7 @@ that were committed.
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from pathlib import Path
 from django.core.exceptions import ValidationError
 
 from . import errors
+from .access import Access
 from .address import Address, parse
 from .command import Deadlines, Log
 from .store import FULL_ID, Store
@@ -46,13 +48,14 @@ class Exported:
 
 class Mirror:
     """The repository at `url`, kept in the folder `path`; its submodules' in `<path's stem>.modules` beside it.
-    Credentials go to `url`'s own origin and nowhere else."""
+    Credentials (`access`, or `username` and `token`) go to `url`'s own origin and nowhere else."""
 
     def __init__(
         self,
         url: str,
         path: Path,
         *,
+        access: Access | None = None,
         username: str = "",
         token: str = "",
         submodules: bool = True,
@@ -68,21 +71,29 @@ class Mirror:
         self.path = Path(path)
         self._modules = modules or self.path.parent / f"{self.path.stem}.modules"
         self._submodules, self._limits, self._deadlines = submodules, limits or Limits(), deadlines or Deadlines()
-        self._username, self._token = username, token
-        self._store = Store(self.address, self.path, username, token, self._deadlines)
+        self._access = access or Access(username.strip(), token.strip())
+        self._store = Store(self.address, self.path, self._access, self._deadlines)
 
     def ls_remote(self, ref: str = "") -> str:
         """The commit that a branch or tag of the remote is at now, without touching the mirror. With `ref` empty, of
-        its default branch, "" if the repository is empty. Also the test of a connection."""
+        its default branch, "" if the repository is empty."""
         patterns = [name + suffix for name in _names(ref) for suffix in ("", "^{}")] if ref else ["HEAD"]
-        said = self._store.git.run("ls-remote", "--quiet", "--", self.address.url, *patterns).output.decode()
-        found = {name: sha for sha, _, name in (line.partition("\t") for line in said.splitlines())}
+        found = self._advertised(*patterns)
         if not ref:
             return found.get("HEAD", "")
         for name in _names(ref):
             if name in found:
                 return found.get(f"{name}^{{}}", found[name])
         raise errors.UnknownRef(f"The repository {self.address} has no branch or tag “{shown(ref)}”.")
+
+    def branches(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of the remote's branches that it has, with their commits, asked in one go."""
+        found = self._advertised("HEAD", *(f"{_BRANCHES}{name}" for name in names if _SAFE_REF.fullmatch(name)))
+        return {name.removeprefix(_BRANCHES): sha for name, sha in found.items() if name.startswith(_BRANCHES)}
+
+    def _advertised(self, *patterns: str) -> dict[str, str]:
+        said = self._store.git.run("ls-remote", "--quiet", "--", self.address.url, *patterns).output.decode()
+        return {name: sha for sha, _, name in (line.partition("\t") for line in said.splitlines())}
 
     def fetch(self, log: Log, *, commit: str = "") -> None:
         """Bring all branches and tags up to date, forgetting those that are gone; and see that `commit` (a whole id)
@@ -101,17 +112,18 @@ class Mirror:
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         """Whether `descendant` has all of `ancestor`; so has a commit of itself."""
-        self._require(ancestor, descendant)
+        self._required(ancestor)
+        self._required(descendant)
         return self._store.ask("merge-base", "--is-ancestor", ancestor, descendant, accepted=(0, 1)).code == 0
 
     def log(self, base: str, tip: str, limit: int = 50) -> list[Commit]:
         """The commits that `tip` has and `base` doesn't, newest first; all of `tip`'s when `base` is "" or unknown."""
-        self._require(tip)
+        self._required(tip)
         return self._commits(f"-{limit:d}", tip, *([f"^{base}"] if base and self.has(base) else []))
 
     def files(self, sha: str) -> list[Entry]:
         """All files and submodules of a commit, folders left out."""
-        self._require(sha)
+        self._required(sha)
         return self._list(sha)
 
     def _list(self, sha: str) -> list[Entry]:
@@ -188,16 +200,14 @@ class Mirror:
                 advice="Push that commit to the submodule's repository, or pin another one, and push again.",
             ) from None
         except errors.RepositoryRefused as error:
-            message = f"The submodule “{shown(path)}”: {error.message}"
-            raise errors.RepositoryRefused(message, detail=error.detail, advice=error.advice) from None
+            error.message = f"The submodule “{shown(path)}”: {error.message}"
+            raise
 
     def _beside(self, address: Address) -> "Mirror":
-        ours = address.origin == self.address.origin
         return Mirror(
             address.url,
             self._modules / f"{hashlib.sha256(address.url.encode()).hexdigest()[:24]}.git",
-            username=self._username if ours else "",
-            token=self._token if ours else "",
+            access=self._access.at(address, self.address.origin),
             deadlines=self._deadlines,
             limits=self._limits,
             modules=self._modules,
@@ -236,10 +246,6 @@ class Mirror:
         """The commit itself or the one that a tag points to; "" for anything else."""
         result = self._store.ask("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}", accepted=(0, 1, 128))
         return result.output.decode().strip()
-
-    def _require(self, *commits: str) -> None:
-        for sha in commits:
-            self._required(sha)
 
     def _required(self, sha: str) -> bytes:
         """As `Store.commit`. Raises `UnknownRef`."""

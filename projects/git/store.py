@@ -13,6 +13,7 @@ from pathlib import Path
 from ocore import waiting
 
 from . import errors
+from .access import Access
 from .address import Address
 from .command import DeadlineReader, Deadlines, Git, Log, Result
 
@@ -29,9 +30,9 @@ _LEFTOVERS = ("*.lock", "refs/**/*.lock", "objects/**/*.lock", "objects/**/tmp_*
 class Store:
     """The repository at `address`, kept bare in the folder `path`."""
 
-    def __init__(self, address: Address, path: Path, username: str, token: str, deadlines: Deadlines) -> None:
+    def __init__(self, address: Address, path: Path, access: Access, deadlines: Deadlines) -> None:
         self.address, self.path, self.deadlines = address, path, deadlines
-        self.git = Git(address, username=username.strip(), token=token.strip(), deadlines=deadlines)
+        self.git = Git(address, access, deadlines=deadlines)
 
     def update(self, log: Log, commit: str = "") -> None:
         """All branches and tags as they are there now; and `commit` too, if the remote gives it out."""

@@ -23,6 +23,8 @@ class AzureDevOps:
         events="Trigger: Code pushed; choose the repository, leave the branch at [Any]",
         note="Any user name will do. Azure DevOps demands https:// for Basic authentication; instead of it, a line "
         f"“{TOKEN_HEADER}: <the secret>” under HTTP headers proves the same. Set “Resource details to send” to All.",
+        deploy_key="it takes no ed25519 keys, and only keys of persons. Use an https:// address with a personal access "
+        "token that may read code.",
     )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:

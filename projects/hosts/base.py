@@ -95,6 +95,8 @@ class Setup:
     """As the form there calls it; empty where it doesn't ask."""
     events: str = "Just the push event"
     note: str = ""
+    deploy_key: str = ""
+    """Where the public half of a deploy key is pasted, and with which rights."""
 
 
 class Host(Protocol):

@@ -31,6 +31,7 @@ class BitbucketCloud:
         events="Repository push",
         note="Bitbucket sends nothing, and says so nowhere, where a push's payload is above 256 KB: push fewer refs at "
         "once.",
+        deploy_key="the repository's Repository settings → Security → Access keys → Add key; it can only read.",
     )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:

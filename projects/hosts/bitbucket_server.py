@@ -27,6 +27,7 @@ class BitbucketServer:
         content_type="",
         events="Repository: Push",
         note="“Test connection” there must answer 200.",
+        deploy_key="the repository's Repository settings → Access keys → Add key, with the permission Read.",
     )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:

@@ -14,4 +14,5 @@ class Forgejo(Gitea):
         events="Push events",
         note="Forgejo calls only addresses that its ALLOWED_HOST_LIST ([webhook] in app.ini) allows; private ones must "
         "be named there. One so old that it offers only “Gitea” as a type is set up as Gitea here.",
+        deploy_key="the repository's Settings → Deploy Keys → Add Deploy Key; without write access.",
     )

@@ -29,6 +29,7 @@ class Generic:
         events="POST; one call per push",
         note=f"Sign the body's bytes: the header {SIGNATURE_HEADER} is “sha256=” and their HMAC-SHA256 with the "
         "secret, in hexadecimal digits. What the body says: docs/git-hosts.md.",
+        deploy_key="the file .ssh/authorized_keys of the account that serves the repository, with “restrict” in front.",
     )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:

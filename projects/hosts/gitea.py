@@ -28,6 +28,7 @@ class Gitea:
         events="Push events",
         note="Gitea calls only addresses that its ALLOWED_HOST_LIST ([webhook] in app.ini) allows; private ones must "
         "be named there.",
+        deploy_key="the repository's Settings → Deploy Keys → Add Deploy Key; without write access.",
     )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:

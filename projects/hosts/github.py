@@ -17,7 +17,11 @@ from .base import Push, RefChange, Setup, Unreadable
 class GitHub:
     name = "github"
     title = "GitHub"
-    setup = Setup("the repository's Settings → Webhooks → Add webhook")
+    setup = Setup(
+        "the repository's Settings → Webhooks → Add webhook",
+        deploy_key="the repository's Settings → Deploy keys → Add deploy key; without write access. GitHub takes a key "
+        "for one repository only: where submodules are private too, give it to a machine user instead.",
+    )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:
         proof.check_signature(body, headers, secrets, "X-Hub-Signature-256")

@@ -26,6 +26,8 @@ class GitLab:
         events="Push events; Tag push events where a rule deploys tags",
         note="A signing token is better than a secret token: it proves the body as well. Let GitLab make one, and "
         "paste it into the project's field “Signing token of the git host”.",
+        deploy_key="the project's Settings → Repository → Deploy keys → Add new key; without write permissions. For "
+        "several projects: enable the same key there.",
     )
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str | None]) -> None:

@@ -13,4 +13,5 @@ class Gogs(Gitea):
         url_label="Payload URL",
         events="Just the push event",
         note="Gogs follows no redirect, and refuses local addresses unless its app.ini allows them.",
+        deploy_key="the repository's Settings → Deploy Keys → Add Deploy Key; without write access.",
     )

@@ -20,11 +20,13 @@ from deployments.states import Status, StepKind
 from instances import incidents
 from instances.models import Certificate, Incident, Instance
 from projects.domains import Domain
-from projects.models import Environment, Project, Server
+from projects.models import Environment, KnownHost, Project, Server
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate)
+OURS = (
+    Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate, KnownHost
+)  # fmt: skip
 SECRET_PERMISSIONS = {"view_webhook_secret", "view_odoo_password"}
 CONTROLS = {
     "deploy_environment",
@@ -84,6 +86,9 @@ def rows() -> dict[type, int]:
         Certificate: Certificate.objects.create(
             environment=environment, host="shop.acme.example", checked_at=timezone.now()
         ).pk,
+        KnownHost: KnownHost.objects.create(
+            host="git.example.com", key_type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x", state="accepted"
+        ).pk,
     }
 
 
@@ -119,7 +124,7 @@ def test_every_url_refuses_staff_without_permissions(rows: dict[type, int]) -> N
 
 def test_a_viewer_sees_every_page_and_can_do_nothing(rows: dict[type, int], queues: Any) -> None:
     client = browser(viewer())
-    seen = {"changelist", "change", "history", "live", "log", "disk", "why"}
+    seen = {"changelist", "change", "history", "live", "log", "disk", "why", "host"}
     before = Deployment.objects.count()
     for name, url in urls(rows):
         answer = client.get(url)
@@ -189,6 +194,7 @@ def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -
             "Incident",
             "Domain",
             "Certificate",
+            "SSH host key",
             "User",
             "Group",
         )
@@ -228,6 +234,8 @@ def test_an_operator_does_what_was_granted_and_changes_no_definitions(rows: dict
         (Project, "webhook_secret", "view_webhook_secret"),
         (Project, "rotate_webhook_secret", "rotate_webhook_secret"),
         (Project, "send_test", "send_test_delivery"),
+        (Project, "make_deploy_key", "make_deploy_key"),
+        (Project, "remove_deploy_key", "make_deploy_key"),
         (Delivery, "replay", "replay_delivery"),
         (Server, "check_now", "change_server"),
     ],
@@ -257,9 +265,8 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
     for name, url in urls(rows):
         expected = {200, 302} if name.endswith(("download", "roll_back_to")) else {200, 405}
-        if name.startswith(("deployments_", "instances_incident_", "instances_certificate_")) and name.endswith(
-            ("_add", "_delete")
-        ):
+        rows_of_ocore = ("deployments_", "instances_incident_", "instances_certificate_", "projects_knownhost_")
+        if name.startswith(rows_of_ocore) and name.endswith(("_add", "_delete")):
             expected = {403}
         assert client.get(url).status_code in expected, name
     for app in ("projects", "instances", "deployments"):
@@ -269,7 +276,7 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
 
 def test_rows_of_the_pipeline_are_never_written_by_hand(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
-    for model in (Deployment, Snapshot, Delivery, Incident, Certificate):
+    for model in (Deployment, Snapshot, Delivery, Incident, Certificate, KnownHost):
         base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         assert client.get(reverse(f"{base}_add")).status_code == 403
         assert client.post(reverse(f"{base}_change", args=[rows[model]]), {"status": "succeeded"}).status_code == 403

@@ -1,5 +1,6 @@
 """Mirrors of real repositories: what is fetched, found and exported, and how it fails."""
 
+import base64
 import contextlib
 import os
 import signal
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from projects.git import (
+    Access,
     Deadlines,
     GitError,
+    HostKeyChanged,
+    HostKeyUnknown,
     Limits,
     Mirror,
     MirrorUnusable,
@@ -26,6 +30,7 @@ from projects.git import (
 )
 from projects.git import errors as git_errors
 from projects.git.command import Git
+from projects.git.environment import ASKPASS, known_at_first_sight
 from tests.git_https import CREDENTIALS, GitHttps
 from tests.git_remote import Executable, GitRemote, Link, Pin
 
@@ -703,25 +708,123 @@ def test_a_fetch_whose_parent_was_killed_keeps_the_lock_until_it_ends(
     assert _is_gone(slow_git)
 
 
-def test_ssh_asks_nothing_and_keeps_its_known_hosts_in_the_state_folder(
-    tmp_path: Path, settings, monkeypatch: pytest.MonkeyPatch, remote: GitRemote, log: Log
-) -> None:
-    settings.STATE_DIR = tmp_path / "state with 'odd' name"
-    sha = remote.commit("one", {"a": "1"})
+@pytest.fixture
+def ssh(tmp_path: Path, remote: GitRemote, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `ssh` that notes how it was called, what was in the files it was given, and serves `remote`."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "ssh"
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{folder}/arguments\nexec git upload-pack {remote.path}\n')
+    program.write_text(
+        f"""#!/bin/sh
+printf "%s\\n" "$@" >{folder}/arguments
+env >{folder}/environment
+for one in "$@"; do
+    case $one in
+    IdentityFile=*) cat "${{one#*=}}" >>{folder}/keys; stat -Lc %a "${{one#*=}}" >{folder}/mode;;
+    UserKnownHostsFile=*) eval "cat ${{one#*=}}" >{folder}/known;;
+    esac
+done
+exec git upload-pack {remote.path}
+"""
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    mirror = Mirror("ssh://git@git.example.com:2222/acme/addons.git", tmp_path / "m.git", token=CANARY)
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/the/agent")
+    return folder
+
+
+SSH_URL = "ssh://git@git.example.com:2222/acme/addons.git"
+
+
+def test_ssh_asks_nothing_and_accepts_no_host_by_itself(
+    tmp_path: Path, settings, remote: GitRemote, log: Log, ssh: Path
+) -> None:
+    settings.STATE_DIR = tmp_path / "state with 'odd' name"
+    known_at_first_sight().write_text("earlier ssh-ed25519 AAAA\n")
+    sha = remote.commit("one", {"a": "1"})
+    mirror = Mirror(SSH_URL, tmp_path / "m.git", token=CANARY)
     mirror.fetch(log)
 
     assert mirror.resolve("main").sha == sha
-    arguments = (folder / "arguments").read_text().splitlines()
-    assert {"BatchMode=yes", "StrictHostKeyChecking=accept-new", "2222", "git@git.example.com"} <= set(arguments)
-    assert f'UserKnownHostsFile="{settings.STATE_DIR}/git/known_hosts"' in arguments
+    arguments = (ssh / "arguments").read_text().splitlines()
+    assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "2222", "git@git.example.com"} <= set(arguments)
+    assert "github.com ssh-ed25519" in (ssh / "known").read_text()
+    assert "earlier ssh-ed25519" in (ssh / "known").read_text()
     assert CANARY not in "".join(arguments)
+    assert "SSH_AUTH_SOCK=/the/agent" in (ssh / "environment").read_text(), "without a key, what the account has"
+
+
+def test_a_key_reaches_ssh_in_memory_and_nothing_else_does(
+    tmp_path: Path, settings, remote: GitRemote, log: Log, ssh: Path
+) -> None:
+    access = Access(keys=("first-canary\n", "second-canary\n"), known_hosts=lambda: "host type key\n")
+    mirror = Mirror(SSH_URL, tmp_path / "m.git", access=access)
+    mirror.fetch(log)
+
+    said = (ssh / "arguments").read_text() + (ssh / "environment").read_text()
+    assert "canary" not in said
+    assert "/the/agent" not in said
+    assert "IdentitiesOnly=yes" in said
+    assert "-F\n/dev/null" in said, "a key that the account's configuration names for this host is not tried either"
+    assert (ssh / "keys").read_text() == "first-canary\nsecond-canary\n"
+    assert (ssh / "known").read_text() == "host type key\n"
+    assert (ssh / "mode").read_text() == "600\n"
+    paths = [word.partition("=")[2] for word in said.splitlines() if word.startswith("IdentityFile=")]
+    assert len(paths) == 2
+    assert not any(Path(path).exists() for path in paths), "gone with the command"
+    assert not [path for path in settings.STATE_DIR.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def test_elsewhere_a_submodule_gets_neither_the_key_nor_the_agent(tmp_path: Path, remote: GitRemote, ssh: Path) -> None:
+    remote.commit("one", {"a": "1"})
+    home = Mirror(SSH_URL, tmp_path / "m.git", access=Access(keys=("canary\n",)))
+    home._beside(Mirror("git@elsewhere.example.com:x.git", tmp_path / "o.git").address).ls_remote()
+
+    said = (ssh / "arguments").read_text() + (ssh / "environment").read_text()
+    assert "PubkeyAuthentication=no" in said
+    assert "/the/agent" not in said
+    assert not (ssh / "keys").exists()
+    home._beside(Mirror("ssh://git@git.example.com:2222/other.git", tmp_path / "p.git").address).ls_remote()
+    assert (ssh / "keys").read_text() == "canary\n"
+
+
+def test_only_what_speaks_with_the_remote_sees_credentials(tmp_path: Path, slow_git: Path) -> None:
+    (slow_git / "git").write_text("#!/bin/sh\nenv\n")
+    asked: list[int] = []
+    access = Access("ann", CANARY, ("key-canary",), known_hosts=lambda: asked.append(1) or "")
+    for url, canary in (("https://git.example.com/x.git", CANARY), (SSH_URL, "OCORE_GIT_KNOWN_HOSTS")):
+        git = Git(Mirror(url, tmp_path / "m.git").address, access, deadlines=Deadlines())
+        assert canary.encode() not in git.run("cat-file", "-e", "x").output
+        assert canary.encode() in git.run("fetch", "x").output
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Username for 'https://git.example.com:8443': ", "ann@example.com"),
+        ("Password for 'https://ann%40example.com@git.example.com:8443': ", "s3cret"),
+        ("Password for 'https://git.example.com:8443': ", ""),
+        ("Username for 'https://git.example.com': ", ""),
+        ("Username for 'http://git.example.com:8443': ", ""),
+        ("Password for 'https://ann@evil.example': ", ""),
+        ("Password for 'https://ann@evil.example/x@git.example.com:8443': ", ""),
+        ("Password for 'https://a@b@git.example.com:8443': ", ""),
+        ("Password for 'http://proxy@git.example.com:8443': ", ""),
+        ("Password for 'https://ann@git.example.com:8443': x", ""),
+        ("Enter passphrase for key: ", ""),
+        ("", ""),
+    ],
+)
+def test_the_askpass_answers_for_its_own_origin_only(prompt: str, answer: str) -> None:
+    environment = {
+        "OCORE_GIT_HOST": "git.example.com:8443",
+        "OCORE_GIT_USERNAME": "ann@example.com",
+        "OCORE_GIT_TOKEN": "s3cret",
+    }
+    done = subprocess.run([str(ASKPASS), prompt], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.rstrip("\n") == answer
+    assert bool(done.returncode) == (not answer)
 
 
 # Credentials, over https
@@ -771,6 +874,14 @@ def test_the_token_is_in_no_argument(trusting: GitHttps, tmp_path: Path, monkeyp
 
     assert any("argv.git" in line for line in arguments)
     assert not any(CANARY in line for line in arguments)
+
+
+def test_a_user_name_with_an_at_sign_reaches_the_host_as_it_is(trusting: GitHttps, tmp_path: Path) -> None:
+    """git asks for such a user's password with the sign escaped, in ways that differ by version."""
+    with pytest.raises(RepositoryRefused):
+        Mirror(trusting.url("private/x.git"), tmp_path / "m.git", username="a@b/c", token=CANARY).ls_remote()
+    given = [authorization.removeprefix("Basic ") for _, authorization in trusting.seen if authorization]
+    assert {base64.b64decode(one).decode() for one in given} == {f"a@b/c:{CANARY}"}
 
 
 @pytest.mark.parametrize("token", ["", "wrong-token-canary"])
@@ -868,7 +979,14 @@ def test_configuration_hooks_and_helpers_of_the_machine_are_not_used(
         ("fatal: unable to access 'https://h/': The requested URL returned error: 503", RepositoryUnreachable),
         ("fatal: unable to access 'https://h/': The requested URL returned error: 403", RepositoryRefused),
         ("ssh: connect to host h port 22: Connection timed out", RepositoryUnreachable),
-        ("Host key verification failed.\nfatal: Could not read from remote repository.", RepositoryUnreachable),
+        (
+            "No ED25519 host key is known for h and you have requested strict checking.\nHost key verification failed.",
+            HostKeyUnknown,
+        ),
+        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", HostKeyChanged),
+        ("@ WARNING: REVOKED HOST KEY DETECTED! @\nThe ED25519 host key for h is marked as revoked.", HostKeyChanged),
+        ("sh: 1: ssh: not found\nfatal: Could not read from remote repository.", MirrorUnusable),
+        ("remote: TF401019: The Git repository with name or identifier x does not exist", RepositoryRefused),
         ("git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.", RepositoryRefused),
         ("remote: Repository not found.\nfatal: repository 'https://h/x/' not found", RepositoryRefused),
         ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", RepositoryRefused),
@@ -885,4 +1003,4 @@ def test_what_git_says_is_told_apart(said: str, kind: type[GitError]) -> None:
     assert type(error) is kind
     assert error.detail == said
     assert error.advice
-    assert ("known_hosts" in error.advice) == ("Host key" in said)
+    assert ("SSH host keys" in error.advice) == isinstance(error, HostKeyUnknown | HostKeyChanged)

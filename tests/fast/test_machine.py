@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from django.test import override_settings
 
-from ocore.machine import daemons, engine, packages, redis, web
+from ocore.machine import daemons, engine, packages, prepare, redis, web
 from ocore.machine.processes import Process, end, end_alone, family
 from ocore.machine.programs import portal_programs
 from ocore.machine.progress import Progress
@@ -38,6 +38,21 @@ def forker():
     end([child], patience=0)
     parent.kill()
     parent.communicate()
+
+
+def test_a_machine_without_ssh_can_still_run_the_portal(monkeypatch):
+    """Who has only https repositories never needs it."""
+    asked = []
+
+    def ensure(program, *_, **__):
+        asked.append(program)
+        if program == "ssh":
+            raise packages.ProgramMissing("No ssh.")
+
+    monkeypatch.setattr(prepare, "ensure_program", ensure)
+    monkeypatch.setattr(prepare, "ensure_redis", lambda progress: asked.append("redis"))
+    prepare.prepare_programs(QUIET)
+    assert asked == ["git", "ssh", "redis"]
 
 
 def test_long_silent_work_says_that_it_goes_on_and_what_it_last_reported():
