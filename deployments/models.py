@@ -10,12 +10,15 @@ from django.utils import timezone
 
 from deployments.locks import Lock
 from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger, Way
+from deployments.tokens import ApiToken, KeptAnswer
 from ocore.fields import EncryptedMappingField
 from projects.models import Environment, Project
 
 __all__ = [
+    "ApiToken",
     "Delivery",
     "Deployment",
+    "KeptAnswer",
     "Lock",
     "LogChunk",
     "Snapshot",

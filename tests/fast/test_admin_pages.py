@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, URLPattern, reverse
 from django.utils import timezone
 
-from deployments.models import Delivery, Deployment, LogChunk, Snapshot, Step
+from deployments import tokens
+from deployments.models import ApiToken, Delivery, Deployment, LogChunk, Snapshot, Step
 from deployments.states import Status, StepKind
 from instances import incidents
 from instances.models import Certificate, Incident, Instance
@@ -24,7 +25,10 @@ from projects.models import Environment, Project, Server
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-OURS = (Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate)
+OURS = (
+    *(Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate),
+    ApiToken,
+)
 SECRET_PERMISSIONS = {"view_webhook_secret", "view_odoo_password"}
 CONTROLS = {
     "deploy_environment",
@@ -84,6 +88,9 @@ def rows() -> dict[type, int]:
         Certificate: Certificate.objects.create(
             environment=environment, host="shop.acme.example", checked_at=timezone.now()
         ).pk,
+        ApiToken: tokens.make(
+            User.objects.create_superuser("maker"), "maker", name="CI", verbs=["read"], projects=[environment.project]
+        )[0].pk,
     }
 
 
@@ -189,11 +196,12 @@ def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -
             "Incident",
             "Domain",
             "Certificate",
+            "API token",
             "User",
             "Group",
         )
     }
-    assert "Snapshot: can delete" not in offered
+    assert not {"Snapshot: can delete", "API token: can change"} & set(offered)
 
 
 def test_after_deploying_nobody_lands_on_a_page_that_is_not_theirs(rows: dict[type, int], queues: Any) -> None:
@@ -230,6 +238,8 @@ def test_an_operator_does_what_was_granted_and_changes_no_definitions(rows: dict
         (Project, "send_test", "send_test_delivery"),
         (Delivery, "replay", "replay_delivery"),
         (Server, "check_now", "change_server"),
+        (Environment, "unlock", "lock_environment"),
+        (ApiToken, "revoke", "revoke_apitoken"),
     ],
 )
 def test_each_act_needs_its_permission_and_a_post(
@@ -257,9 +267,8 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
     for name, url in urls(rows):
         expected = {200, 302} if name.endswith(("download", "roll_back_to")) else {200, 405}
-        if name.startswith(("deployments_", "instances_incident_", "instances_certificate_")) and name.endswith(
-            ("_add", "_delete")
-        ):
+        written = ("deployments_", "instances_incident_", "instances_certificate_")
+        if name.startswith(written) and name.endswith(("_add", "_delete")) and name != "deployments_apitoken_add":
             expected = {403}
         assert client.get(url).status_code in expected, name
     for app in ("projects", "instances", "deployments"):
@@ -304,6 +313,8 @@ def _fill(number: int) -> None:
     incidents.end(incidents.notice(Incident.Part.INSTANCE, environment.server, "It is gone.", instance=instance))
     Domain.objects.create(environment=environment, name=f"p{number}.example")
     Certificate.objects.create(environment=environment, host=f"p{number}.example", checked_at=timezone.now())
+    owner = staff(f"u{number}")
+    tokens.make(owner, "root", name="CI", verbs=["read"], projects=[project])
     slug = f"s{number}"
     Server.objects.create(name=slug, slug=slug, kind=Server.Kind.SIMULATED, edge_port=9000 + number)
 
