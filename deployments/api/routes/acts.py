@@ -42,7 +42,7 @@ class DeployBody(Strict):
 
 
 class RollBackBody(Strict):
-    to: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LARGEST_KEY)] | None = Field(
+    to: Annotated[int, Field(ge=1, le=LARGEST_KEY), BeforeValidator(_whole)] | None = Field(
         None, description="A deployment that was live before; null: the one before."
     )
     with_data: bool = Field(
