@@ -40,13 +40,15 @@ class ApiToken(models.Model):
     """Lets a program act for a user, and never do more than that user may at that moment. The row holds no secret: what
     was shown once is 256 random bits, of which it knows the SHA-256."""
 
-    name = models.CharField(max_length=100, help_text="Who uses it, for what: such as “CI of acme”.")
+    name = models.CharField(max_length=100)
+    """Who uses it, for what: such as “CI of acme”."""
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
     prefix = models.CharField(max_length=20, editable=False)
     """How it begins, so that people can tell which one they have; no part of the 256 bits."""
     digest = models.CharField(max_length=64, unique=True, editable=False)
     verbs = models.JSONField(default=list)
-    every_project = models.BooleanField(default=False, help_text="Also those that there are not yet.")
+    every_project = models.BooleanField(default=False)
+    """Also those that there are not yet."""
     projects = models.ManyToManyField(Project, blank=True, related_name="api_tokens")
     made_at = models.DateTimeField(default=timezone.now, editable=False)
     made_by = models.CharField(max_length=200, editable=False)

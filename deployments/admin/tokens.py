@@ -41,10 +41,15 @@ class ApiTokenForm(SaysAllErrors):
         model = ApiToken
         fields = ["name", "verbs", "projects", "every_project", "days"]
         widgets = {"projects": forms.CheckboxSelectMultiple}
+        help_texts = {
+            "name": "Who uses it, for what: such as “CI of acme”.",
+            "every_project": "Also those that there are not yet.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         choice: Any = self.fields["projects"]
+        choice.widget.can_add_related = False
         choice.queryset = Project.objects.all() if may_see(Project) else Project.objects.none()
 
     def clean(self) -> dict[str, Any]:
@@ -151,6 +156,11 @@ class ApiTokenAdmin(ActsOnObjects, NoBulkDelete):
         response = TemplateResponse(request, "admin/ocore/secret.html", context)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """One button: whichever is pressed, what comes next is the token."""
+        one = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, one | (extra_context or {}))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

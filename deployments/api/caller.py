@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from django.conf import settings
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest
@@ -49,6 +50,11 @@ class Caller:
         if not self.user.has_perm(PERMISSIONS[verb]):
             raise Refused(403, f"The user of this token lacks the permission {PERMISSIONS[verb]}.")
         self._require_view(*kinds)
+
+    def note(self, row: Model, words: str) -> None:
+        """In the object's history, as what is done in the admin."""
+        told = f"{words} By the API, with the token {self.token.name}."
+        LogEntry.objects.log_actions(self.user.pk, [row], CHANGE, told, single_object=True)
 
     def _require(self, verb: Verb) -> None:
         if verb not in self.token.verbs:

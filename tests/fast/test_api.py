@@ -1,11 +1,13 @@
 """The HTTP API: what it shows and does, for whom, and what it answers when it doesn't."""
 
 from datetime import timedelta
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
 import time_machine
-from django.db import OperationalError
+from django.contrib.admin.models import LogEntry
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 
@@ -195,6 +197,38 @@ def test_asked_again_with_the_same_key_nothing_is_done_again(production: Environ
     other = secret(user("other"), production.project)
     assert call(other, "POST", f"{HERE}/deployments", {}, Idempotency_Key="run-1").status_code == 201
     assert Deployment.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_asked_twice_at_the_same_instant_it_is_done_once(production: Environment, full: str) -> None:
+    together = Barrier(2)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        together.wait()
+        answers.append(call(full, "POST", f"{HERE}/deployments", {"force": True}, Idempotency_Key="run-1"))
+        connection.close()
+
+    threads = [Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.status_code for one in answers] == [201, 201]
+    assert sorted(one.headers.get("Idempotency-Replayed", "") for one in answers) == ["", "true"]
+    assert answers[0].json() == answers[1].json()
+    assert Deployment.objects.count() == 1
+
+
+def test_what_is_done_stands_in_the_histories(production: Environment, full: str) -> None:
+    pk = call(full, "POST", f"{HERE}/deployments", {}).json()["id"]
+    call(full, "POST", f"/deployments/{pk}/cancel")
+    call(full, "POST", f"{HERE}/lock", {"reason": "Closing"})
+    call(full, "DELETE", f"{HERE}/lock")
+    told = list(LogEntry.objects.order_by("pk").values_list("object_id", "change_message"))
+    here = str(production.pk)
+    words = [(here, f"Deployed as #{pk}."), (str(pk), "Cancelled."), (here, "Locked: Closing."), (here, "Unlocked.")]
+    assert told == [(row, f"{what} By the API, with the token CI.") for row, what in words]
 
 
 def test_a_refusal_is_not_kept_and_may_be_asked_again(production: Environment, full: str) -> None:

@@ -71,6 +71,7 @@ def deploy(
 
     def act() -> tuple[BaseModel, str]:
         made = services.request_deployment(row, Trigger.API, who.who, ref=body.ref.strip(), forced=body.force)
+        who.note(row, f"Deployed as #{made.pk}.")
         return _queued(made)
 
     return once(request, idempotency_key, act)
@@ -92,7 +93,9 @@ def roll_back(
     target = who.deployment(body.to, environment=row) if body.to else None
 
     def act() -> tuple[BaseModel, str]:
-        return _queued(services.roll_back(row, who.who, target=target, with_data=body.with_data))
+        made = services.roll_back(row, who.who, target=target, with_data=body.with_data)
+        who.note(row, f"Rolled back to #{made.rollback_to_id} as #{made.pk}.")
+        return _queued(made)
 
     return once(request, idempotency_key, act)
 
@@ -109,7 +112,13 @@ def lock(
     who = caller(request)
     who.may(Verb.LOCK, Environment)
     row = who.environment(project, environment)
-    return once(request, idempotency_key, lambda: (shaping.lock(locking.lock(row, who.who, body.reason)), ""))
+
+    def act() -> tuple[BaseModel, str]:
+        locked = locking.lock(row, who.who, body.reason)
+        who.note(row, f"Locked: {locked.reason}.")
+        return shaping.lock(locked), ""
+
+    return once(request, idempotency_key, act)
 
 
 @router.delete(f"{ONE}/lock", response={204: None}, operation_id="unlock", summary="Unlock")
@@ -117,5 +126,7 @@ def unlock(request: HttpRequest, project: str, environment: str) -> HttpResponse
     """What waited there gets its turn."""
     who = caller(request)
     who.may(Verb.LOCK, Environment)
-    locking.unlock(who.environment(project, environment), who.who)
+    row = who.environment(project, environment)
+    locking.unlock(row, who.who)
+    who.note(row, "Unlocked.")
     return HttpResponse(status=204)

@@ -81,6 +81,7 @@ def cancel(request: HttpRequest, id: int, idempotency_key: Key = None) -> HttpRe
 
     def act() -> tuple[BaseModel, str]:
         services.cancel(row, who.who)
+        who.note(row, "Cancelled.")
         return shaping.deployment_detail(row), ""
 
     return once(request, idempotency_key, act, status=200)
