@@ -42,7 +42,8 @@ class ApiToken(models.Model):
 
     name = models.CharField(max_length=100)
     """Who uses it, for what: such as “CI of acme”."""
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="api_tokens")
+    """None: the account is gone, and so is whatever the token could do."""
     prefix = models.CharField(max_length=20, editable=False)
     """How it begins, so that people can tell which one they have; no part of the 256 bits."""
     digest = models.CharField(max_length=64, unique=True, editable=False)
@@ -73,7 +74,11 @@ class ApiToken(models.Model):
     @property
     def valid(self) -> bool:
         """Whoever may not work in the portal any more has no token either."""
-        return self.revoked_at is None and not self.expired and may_have_one(self.user)
+        return self.revoked_at is None and not self.expired and self.user is not None and may_have_one(self.user)
+
+    @property
+    def owner(self) -> str:
+        return self.user.get_username() if self.user else "nobody any more"
 
     @property
     def reach(self) -> QuerySet[Project]:

@@ -1,4 +1,4 @@
-"""The endpoint that git hosts call. The one view without CSRF protection: it reads neither cookie nor session."""
+"""The endpoint that git hosts call. Without CSRF protection: it reads neither cookie nor session."""
 
 import logging
 

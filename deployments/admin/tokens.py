@@ -16,11 +16,11 @@ from deployments.models import ApiToken
 from deployments.tokens import DAYS, MOST_DAYS, Verb
 from ocore.admin_acts import Act, ActsOnObjects, NoBulkDelete
 from ocore.forms import SaysAllErrors
-from ocore.show import NOTHING, ago, at, tag
+from ocore.show import NOTHING, ago, at, link_to, tag
 from ocore.viewer import may_see
 from projects.models import Project
 
-SHOWN = ("name", "begins_with", "user", "is_for", "where", "state")
+SHOWN = ("name", "begins_with", "acts_for", "is_for", "where", "state")
 SHOWN_OF_TIME = ("made", "ends", "used", "revoked")
 REVOKE = Act("revoke", "deployments.revoke_apitoken")
 
@@ -83,7 +83,7 @@ class ApiTokenAdmin(ActsOnObjects, NoBulkDelete):
 
     change_form_template = "admin/deployments/apitoken/change_form.html"
     acts = [REVOKE]
-    list_display = ["name", "begins_with", "user", "is_for", "where", "state", "ends", "used"]
+    list_display = ["name", "begins_with", "acts_for", "is_for", "where", "state", "ends", "used"]
     list_filter = [
         StateFilter,
         ("user", admin.RelatedOnlyFieldListFilter),
@@ -178,6 +178,10 @@ class ApiTokenAdmin(ActsOnObjects, NoBulkDelete):
     def begins_with(self, token: ApiToken) -> str:
         return f"{token.prefix}…"
 
+    @admin.display(description="user", ordering="user__username")
+    def acts_for(self, token: ApiToken) -> SafeString | str:
+        return link_to(token.user, token.owner) if token.user else token.owner
+
     @admin.display(description="for")
     def is_for(self, token: ApiToken) -> str:
         return ", ".join(str(Verb(one).label).lower() for one in token.verbs)
@@ -195,7 +199,7 @@ class ApiTokenAdmin(ActsOnObjects, NoBulkDelete):
         if token.expired:
             return tag("Expired", "muted", "○")
         if not token.valid:
-            return tag("Without effect", "bad", "✕", f"{token.user} may not work in the portal")
+            return tag("Without effect", "bad", "✕", f"{token.owner} may not work in the portal")
         return tag("Valid", "ok", "✓")
 
     @admin.display(description="ends", ordering="expires_at")

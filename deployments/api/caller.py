@@ -129,7 +129,7 @@ class Bearer(HttpBearer):
 
     def authenticate(self, request: HttpRequest, token: str) -> Caller | None:
         row = tokens.find(token)
-        if row is None:
+        if row is None or row.user is None:
             return None
         _limit("api-token", row.pk, settings.OCORE_API_PER_TOKEN)
         tokens.note_use(row)

@@ -8,6 +8,7 @@ from django.http.response import HttpResponseBase
 from deployments.api.problems import MEDIA_TYPE, problem
 
 PREFIX = "/api/"
+WRONG_HOST = "The request could not be read, or the portal does not answer under this host name."
 MOST_BYTES = 64 * 1024
 """Of a request's body: the largest that makes sense has a reason of 500 characters."""
 
@@ -24,7 +25,7 @@ class ApiGate:
         response = problem(413) if _too_large(request) else self.get_response(request)
         if response.status_code >= 400 and response.headers.get("Content-Type", "") != MEDIA_TYPE:
             plain = response
-            response = problem(plain.status_code)
+            response = problem(plain.status_code, WRONG_HOST if plain.status_code == 400 else "")
             if "Allow" in plain.headers:
                 response.headers["Allow"] = plain.headers["Allow"]
         response.headers["Cache-Control"] = "no-store"

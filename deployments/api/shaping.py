@@ -40,7 +40,7 @@ def token(row: ApiToken) -> TokenShape:
     return TokenShape(
         name=row.name,
         prefix=row.prefix,
-        user=row.user.get_username(),
+        user=row.owner,
         verbs=[Verb(one) for one in row.verbs],
         every_project=row.every_project,
         projects=[] if row.every_project else list(row.projects.order_by("slug").values_list("slug", flat=True)),

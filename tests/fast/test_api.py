@@ -442,5 +442,9 @@ def test_a_database_that_is_away_and_a_defect_are_problems_too(
     assert "canary" not in str(is_problem(call(full, "GET", "/projects"), 500, "defect"))
 
 
+def test_a_wrong_host_name_is_a_problem_that_says_so(full: str) -> None:
+    assert "host name" in is_problem(call(full, "GET", "/projects", Host="evil.example"), 400, "unreadable")["detail"]
+
+
 def test_what_the_portal_shows_elsewhere_stays_a_page(db: None) -> None:
     assert Client().get("/apiary").headers["Content-Type"].startswith("text/html")

@@ -160,6 +160,19 @@ def test_the_list_tells_the_state_of_each(acme: Project) -> None:
         assert {one.name for one in found} == names
 
 
+def test_an_account_that_is_deleted_takes_its_tokens_power_with_it_and_the_record_stays(acme: Project) -> None:
+    eva = user("eva")
+    whole = secret(eva, acme)
+    client = browser(User.objects.create_superuser("root"))
+    deleted = client.post(reverse("admin:auth_user_delete", args=[eva.pk]), {"post": "yes"})
+    assert deleted.status_code == 302
+    assert call(whole, "GET", "/token").status_code == 401
+    page = client.get(reverse("admin:deployments_apitoken_changelist")).content.decode()
+    assert "nobody any more" in page
+    assert "Without effect" in page
+    assert "for nobody any more" in run()[0]
+
+
 def run(*argv: str) -> tuple[str, str]:
     out, told = StringIO(), StringIO()
     call_command("api_token", *argv, stdout=out, stderr=told)

@@ -74,6 +74,6 @@ class Command(PortalCommand):
 def _line(token: ApiToken) -> str:
     where = "every project" if token.every_project else ", ".join(one.slug for one in token.projects.all())
     return (
-        f"{token.prefix}  {plain(token.name)}, for {token.user.get_username()}: {', '.join(token.verbs)} in {where}, "
+        f"{token.prefix}  {plain(token.name)}, for {token.owner}: {', '.join(token.verbs)} in {where}, "
         f"until {token.expires_at:%Y-%m-%d %H:%M} UTC"
     )
