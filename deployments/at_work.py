@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from django.db.models import Q
 from django.utils import timezone
 
+from deployments import locks
+from deployments.locks import Lock
 from deployments.models import Deployment
 from deployments.states import UNDERWAY
 from instances.models import Door
@@ -30,6 +32,17 @@ def underway_on(servers: Iterable[Server], *, besides: int = 0) -> bool:
     """Whether a deployment is, somewhere on them."""
     rows = Deployment.objects.filter(environment__server__in=list(servers), status__in=UNDERWAY)
     return rows.exclude(pk=besides).exists()
+
+
+def locked() -> Q:
+    """Of environments: a person has locked it, so no deployment begins there. Anything else may."""
+    return Q(pk__in=Lock.objects.filter(unlocked_at=None).order_by().values("environment"))
+
+
+def why_locked(environment: Environment) -> str:
+    """Empty where it isn't."""
+    lock = locks.current(environment)
+    return f"{environment} is locked {lock.words}" if lock else ""
 
 
 def being_ended(environment: Environment) -> bool:

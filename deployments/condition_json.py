@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from deployments import schedule
+from deployments import locks, schedule
 from deployments.condition import Condition
+from deployments.locks import Lock
 from deployments.models import Deployment
 from deployments.workforce import Trouble
 from instances import incidents
@@ -37,6 +38,7 @@ def details(one: Condition) -> dict[str, Any]:
     deployments = Deployment.objects.filter(environment=one.environment)[:LAST]
     return {
         "branch": one.environment.branch,
+        "lock": _lock(locks.current(one.environment)),
         "waits_for": schedule.why_waiting(one.queued) if one.queued else "",
         "instances": [{"name": i.name, "state": i.state, "problem": i.problem} for i in one.instances],
         "pending": one.environment.pending.get("commits", []),
@@ -67,6 +69,10 @@ def _maintenance(row: Maintenance | None) -> dict[str, Any] | None:
         "since": row.began_at.isoformat(),
         "until": row.until.isoformat() if row.until else None,
     }
+
+
+def _lock(row: Lock | None) -> dict[str, Any] | None:
+    return {"reason": row.reason, "by": row.locked_by, "since": row.locked_at.isoformat()} if row else None
 
 
 def _deployment(deployment: Deployment | None) -> dict[str, Any] | None:

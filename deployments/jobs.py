@@ -19,6 +19,7 @@ from deployments import (
     scaling,
     schedule,
     second,
+    tokens,
 )
 from deployments.models import Deployment
 from deployments.retention import sweep as retention
@@ -113,6 +114,7 @@ def remove_environment(pk: int) -> None:
 
 def sweep_all() -> None:
     """By the clock, and when a project or an environment is gone: the portal, and each server in a job of its own."""
+    tokens.forget_old_answers()
     for pk in (PORTAL, *Server.objects.values_list("pk", flat=True)):
         queues.enqueue_sweep(pk)
 

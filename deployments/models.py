@@ -8,9 +8,23 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
+from deployments.locks import Lock
 from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger, Way
+from deployments.tokens import ApiToken, KeptAnswer
 from ocore.fields import EncryptedMappingField
 from projects.models import Environment, Project
+
+__all__ = [
+    "ApiToken",
+    "Delivery",
+    "Deployment",
+    "KeptAnswer",
+    "Lock",
+    "LogChunk",
+    "Snapshot",
+    "StaleTransition",
+    "Step",
+]
 
 
 class StaleTransition(Exception):
@@ -76,6 +90,9 @@ class Delivery(models.Model):
 
 class Deployment(models.Model):
     """One attempt to bring a commit live in an environment."""
+
+    LARGE = ("configuration", "addons", "secret_variables", "detail")
+    """Fields that no list needs."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="deployments")
     trigger = models.CharField(max_length=20, choices=Trigger.choices)
@@ -174,6 +191,7 @@ class Deployment(models.Model):
             ("deploy_environment", "Can deploy an environment"),
             ("roll_back_environment", "Can roll an environment back"),
             ("cancel_deployment", "Can cancel a deployment"),
+            ("lock_environment", "Can lock an environment, so that no deployment begins there, and unlock it"),
         ]
 
     def __str__(self) -> str:

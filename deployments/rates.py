@@ -1,12 +1,15 @@
-"""How many webhook calls a minute are taken from an address and for a project. Counted in Redis, so that all of the
-web's processes count together; while that doesn't answer, each counts by itself."""
+"""How many calls a minute are taken: of webhooks from an address and for a project, of the API from an address and of a
+token. Counted in Redis, so that all of the web's processes count together; while that doesn't answer, each counts by
+itself."""
 
 import logging
 import threading
 import time
+from ipaddress import ip_address
 
 import redis
 from django.conf import settings
+from django.http import HttpRequest
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ class Counter:
                 return self._add_in_redis(f"{settings.OCORE_NAMESPACE}:calls:{window}:{key}")
             except (RedisError, OSError):
                 self._quiet_until = time.monotonic() + PAUSE
-                logger.warning("Redis does not answer: each process counts webhook calls by itself meanwhile.")
+                logger.warning("Redis does not answer: each process counts calls by itself meanwhile.")
         with self._lock:
             if window != self._window:
                 self._own, self._window = {}, window
@@ -63,3 +66,14 @@ def wait_for(kind: str, key: object, limit: int) -> int:
     if counter.add(f"{kind}:{key}", window) <= limit:
         return 0
     return max(1, int((window + 1) * WINDOW - now) + 1)
+
+
+def address_of(request: HttpRequest) -> str | None:
+    """Who calls: behind the proxy, what that has appended itself."""
+    if settings.OCORE_BEHIND_TLS_PROXY:
+        told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        try:
+            return str(ip_address(told))
+        except ValueError:
+            pass
+    return request.META.get("REMOTE_ADDR") or None

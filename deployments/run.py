@@ -265,8 +265,9 @@ def claim(pk: int) -> Deployment:
             # The lock that everything takes that begins something in an environment.
             environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
             found = at_work.hindrance(environment, behind_doors=True)
-            if found:
-                raise Busy(found.message)
+            reason = found.message if found else at_work.why_locked(environment)
+            if reason:
+                raise Busy(reason)
             # Locked: nobody gives its slot away meanwhile.
             if not Deployment.objects.select_for_update().filter(pk=pk, admitted_at__isnull=False):
                 raise Busy(f"{deployment} waits for its turn")

@@ -148,6 +148,9 @@ def why_waiting(deployment: Deployment) -> str:
         return f"Waits for the end of #{ahead.pk} in this environment."
     if environment.busy:
         return f"Waits for the end of something else in this environment: {environment.busy_with}."
+    locked = at_work.why_locked(environment)
+    if locked:
+        return f"Waits until it is unlocked: {locked}"
     if deployment.admitted_at:
         return "Next: waits for a free worker."
     server = environment.server
@@ -199,7 +202,7 @@ def _is_built(one: Waiting, server: int) -> bool:
 
 
 def _waiting(server: int) -> list[Waiting]:
-    here = Environment.objects.filter(at_work.occupied(behind_doors=True), server=server)
+    here = Environment.objects.filter(at_work.occupied(behind_doors=True) | at_work.locked(), server=server)
     return _read(_queued(server).exclude(environment__in=here))
 
 

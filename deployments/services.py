@@ -178,7 +178,9 @@ def cancel(deployment: Deployment, who: Who) -> None:
     if deployment.status == Status.QUEUED:
         try:
             deployment.move(Status.CANCELLED, finished_at=timezone.now(), cancelled_by=who.name)
-            schedule.hand_out(deployment.environment.server_id)  # it may have held a slot
+            server = deployment.environment.server_id
+            # It may have held a slot. Not before its row is written: who hands out takes the server's first.
+            transaction.on_commit(lambda: schedule.hand_out(server), robust=True)
             return
         except StaleTransition:
             pass  # a worker has just taken it: cancel it as a running one

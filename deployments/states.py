@@ -76,3 +76,4 @@ class Trigger(models.TextChoices):
     MANUAL = "manual", "By hand"
     COMMAND_LINE = "command_line", "Command line"
     ROLLBACK = "rollback", "Rollback by hand"
+    API = "api", "API"

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.db import OperationalError
 
-from deployments import queues
+from deployments import at_work, queues
 from deployments.following import Follower, plain
 from deployments.models import Deployment
 from deployments.services import NotPossible, Who, superseded_words
@@ -125,6 +125,9 @@ class PortalCommand(BaseCommand):
         superseded = plain(superseded_words(deployment))
         if superseded:
             self.stdout.write(superseded)
+        locked = plain(at_work.why_locked(deployment.environment))
+        if locked:
+            self.stdout.write(f"It waits: {locked}")
         self.tell_trouble(f"Queued as #{deployment.pk}, but")
 
     def tell_trouble(self, but: str) -> None:

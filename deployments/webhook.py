@@ -1,7 +1,6 @@
-"""The endpoint that git hosts call. The one view without CSRF protection: it reads neither cookie nor session."""
+"""The endpoint that git hosts call. Without CSRF protection: it reads neither cookie nor session."""
 
 import logging
-from ipaddress import ip_address
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
@@ -28,7 +27,7 @@ def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or len(length) > 18 or int(length) > settings.OCORE_WEBHOOK_MAX_BYTES:
         return _answer(413, f"A delivery may have {settings.OCORE_WEBHOOK_MAX_BYTES} bytes at most.")
-    address = _address(request)
+    address = rates.address_of(request)
     wait = rates.wait_for("address", address, settings.OCORE_WEBHOOKS_PER_ADDRESS)
     if wait:
         return _later(_answer(429, intake.TOO_MANY), wait)
@@ -47,17 +46,6 @@ def receive(request: HttpRequest, host: str, slug: str) -> HttpResponse:
         logger.exception("A delivery for %s was not stored, the portal's database does not answer", slug)
         return _later(_answer(503, "It could not be stored. Deliver it again."), DATABASE_SECONDS)
     return _later(JsonResponse(answer.content, status=answer.status), answer.retry_after)
-
-
-def _address(request: HttpRequest) -> str | None:
-    """Who calls: behind the proxy, what that has appended itself."""
-    if settings.OCORE_BEHIND_TLS_PROXY:
-        told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-        try:
-            return str(ip_address(told))
-        except ValueError:
-            pass
-    return request.META.get("REMOTE_ADDR") or None
 
 
 def _answer(status: int, reason: str) -> JsonResponse:

@@ -15,15 +15,19 @@ _ASSIGNMENT = re.compile(
     re.IGNORECASE,
 )
 """In quotes up to the closing one or the end of the line, else up to the next space or separator."""
+_TOKEN = re.compile(r"\b(ocore_[0-9a-f]{8})_[\w-]{43}")
+"""Of the API (`deployments.tokens`): how it begins tells which one it is."""
 _SECRET_HEADERS = re.compile(r"(?i)(authorization|cookie|token|secret|signature|api-?key)")
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without the given secrets, URL userinfo and what looks like an assignment of one."""
+    """The text without the given secrets, URL userinfo, API tokens and what looks like an assignment of one."""
     for secret in sorted({secret for secret in secrets if len(secret) >= 4}, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     if "://" in text:
         text = _USERINFO.sub(HIDDEN, text)
+    if "ocore_" in text:
+        text = _TOKEN.sub(rf"\1_{HIDDEN}", text)
     return _ASSIGNMENT.sub(_hide, text)
 
 

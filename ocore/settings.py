@@ -87,6 +87,7 @@ INSTALLED_APPS = [
     "deployments",
 ]
 MIDDLEWARE = [
+    "deployments.api.gate.ApiGate",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -200,6 +201,12 @@ OCORE_REFUSED_PER_MINUTE = env.int("OCORE_REFUSED_PER_MINUTE", default=30)
 # more are answered with 429. 0: no limit. A git host calls for many projects from few addresses.
 OCORE_WEBHOOKS_PER_ADDRESS = env.int("OCORE_WEBHOOKS_PER_ADDRESS", default=3000)
 OCORE_WEBHOOKS_PER_PROJECT = env.int("OCORE_WEBHOOKS_PER_PROJECT", default=1200)
+# How many calls of the API a minute are taken from one address, and how many of one token; more are answered with 429.
+# 0: no limit.
+OCORE_API_PER_ADDRESS = env.int("OCORE_API_PER_ADDRESS", default=3000)
+OCORE_API_PER_TOKEN = env.int("OCORE_API_PER_TOKEN", default=600)
+# Hours for which the answer to a call with an Idempotency-Key is kept.
+OCORE_API_ANSWER_HOURS = env.int("OCORE_API_ANSWER_HOURS", default=24)
 # In a head commit's message: don't deploy this by itself. Where an environment honours them: its setting skip_words.
 OCORE_SKIP_WORDS: list[str] = env.list(
     "OCORE_SKIP_WORDS",

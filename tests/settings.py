@@ -26,4 +26,4 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 OCORE_FILE_REPOSITORIES.append(tempfile.gettempdir())
 # All tests call from one address; those of the limits set them.
-OCORE_WEBHOOKS_PER_ADDRESS = OCORE_WEBHOOKS_PER_PROJECT = 0
+OCORE_WEBHOOKS_PER_ADDRESS = OCORE_WEBHOOKS_PER_PROJECT = OCORE_API_PER_ADDRESS = OCORE_API_PER_TOKEN = 0

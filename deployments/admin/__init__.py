@@ -1,5 +1,25 @@
 """The admin's pages that know deployments: what runs where, what is being done, and the buttons that do it."""
 
-from deployments.admin import deliveries, deployments, domains, environments, instances, projects, servers, snapshots
+from deployments.admin import (
+    deliveries,
+    deployments,
+    domains,
+    environments,
+    instances,
+    projects,
+    servers,
+    snapshots,
+    tokens,
+)
 
-__all__ = ["deliveries", "deployments", "domains", "environments", "instances", "projects", "servers", "snapshots"]
+__all__ = [
+    "deliveries",
+    "deployments",
+    "domains",
+    "environments",
+    "instances",
+    "projects",
+    "servers",
+    "snapshots",
+    "tokens",
+]

@@ -32,8 +32,7 @@ STEP_TONES: dict[str, tuple[str, str]] = {
     StepStatus.FAILED: ("bad", "✕"),
     StepStatus.UNDONE: ("undone", "↩"),
 }
-LARGE = ("configuration", "addons", "secret_variables", "detail")
-"""Fields of a deployment that no list needs."""
+LARGE = Deployment.LARGE
 
 
 def status_tag(deployment: Deployment) -> SafeString:

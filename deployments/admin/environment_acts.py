@@ -1,4 +1,4 @@
-"""The buttons of an environment: deploy, roll back, show Odoo's password, remove."""
+"""The buttons of an environment: deploy, roll back, lock, show Odoo's password, remove."""
 
 from typing import Any
 
@@ -9,8 +9,9 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
-from deployments import queues, removal, scaling, services
+from deployments import at_work, queues, removal, scaling, services
 from deployments.admin.keep_out import KeepOutActs
+from deployments.admin.lock import LockActs
 from deployments.admin.versions import VersionsActs
 from deployments.admin.who import who
 from deployments.models import Deployment
@@ -22,7 +23,9 @@ from projects.models import Environment
 
 
 def _queued(deployment: Deployment, told: str) -> str:
-    return " ".join(filter(None, (f"{deployment} {told}", services.superseded_words(deployment))))
+    locked = at_work.why_locked(deployment.environment)
+    waits = f"It waits: {locked}" if locked else ""
+    return " ".join(filter(None, (f"{deployment} {told}", services.superseded_words(deployment), waits)))
 
 
 ROLL_BACK = Act("roll-back", "deployments.roll_back_environment", methods=("GET",))
@@ -33,10 +36,11 @@ def _to(deployment: Deployment) -> HttpResponse | None:
     return HttpResponseRedirect(deployment.get_absolute_url()) if may_see(Deployment) else None
 
 
-class EnvironmentActs(KeepOutActs, VersionsActs):
+class EnvironmentActs(KeepOutActs, VersionsActs, LockActs):
     acts = [
         *KeepOutActs.acts,
         *VersionsActs.acts,
+        *LockActs.acts,
         Act("deploy", "deployments.deploy_environment"),
         ROLL_BACK,
         Act("scale", "instances.scale_environment"),

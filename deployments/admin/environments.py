@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from deployments import edges, scaling, services
+from deployments import edges, locks, scaling, services
 from deployments.admin import versions
 from deployments.admin.badges import LARGE, cause_words, commit_words, deployment_link, status_tag
 from deployments.admin.due import tell_due
@@ -181,6 +181,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
             **versions.known(environment),
             "certificates": environment.certificates.all() if may_see(Certificate) else [],
             "maintenance": maintenance.current(environment),
+            "lock": locks.current(environment),
             "incidents": incidents.about(environment)[:RECENT_INCIDENTS] if may_see(Incident) else [],
             "can_go_back": services.rollback_targets(environment)[:1],
             "allowed": self.allowed(request, environment),

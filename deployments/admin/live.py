@@ -4,19 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 
-from deployments.models import Deployment, LogChunk, Step
+from deployments import log_reading
+from deployments.log_reading import chunks
+from deployments.models import Deployment, Step
 from deployments.states import FORWARD, StepKind
 from ocore.ansi import plain, to_html
 
 PAGE_CHARACTERS = 300_000
 """Of log on the page at first; all of it can be downloaded."""
-POLL_CHARACTERS = 200_000
-POLL_CHUNKS = 500
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,6 @@ def stops(deployment: Deployment) -> list[Stop]:
     return [Stop(kind, rows.get(kind)) for kind in kinds]
 
 
-def chunks(deployment: Deployment) -> QuerySet[LogChunk]:
-    return LogChunk.objects.filter(step__deployment=deployment).select_related("step").order_by("pk")
-
-
 def first_look(deployment: Deployment) -> dict[str, Any]:
     """The log so far, its beginning left out if it is long; `offset` is where the polling goes on."""
     listed = list(chunks(deployment).order_by("-pk").values_list("pk", Length("text")))
@@ -72,25 +67,14 @@ def first_look(deployment: Deployment) -> dict[str, Any]:
 
 def news(request: HttpRequest, deployment: Deployment, offset: int, context: dict[str, Any]) -> dict[str, Any]:
     """What has been written since `offset`, and the page's changing parts."""
-    parts: list[dict[str, str]] = []
-    characters, more = 0, False
-    for chunk in chunks(deployment).filter(pk__gt=offset)[:POLL_CHUNKS]:
-        if characters > POLL_CHARACTERS:
-            more = True
-            break
-        characters += len(chunk.text)
-        offset = chunk.pk
-        if parts and parts[-1]["step"] == chunk.step.kind:
-            parts[-1]["text"] += chunk.text
-        else:
-            parts.append({"step": chunk.step.kind, "text": chunk.text})
+    found = log_reading.since(deployment, offset)
     return {
         "status": deployment.status,
         "status_words": deployment.get_status_display(),
         "final": deployment.final,
-        "offset": offset,
-        "more": more,
-        "log": [{"step": part["step"], "html": to_html(part["text"])} for part in parts],
+        "offset": found.offset,
+        "more": found.more,
+        "log": [{"step": part.step, "html": to_html(part.text)} for part in found.parts],
         "head": render_to_string("admin/deployments/deployment/_head.html", context, request),
         "steps": render_to_string("admin/deployments/deployment/_steps.html", context, request),
         "controls": render_to_string("admin/deployments/deployment/_controls.html", context, request),

@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, URLPattern, reverse
 from django.utils import timezone
 
-from deployments.models import Delivery, Deployment, LogChunk, Snapshot, Step
+from deployments import tokens
+from deployments.models import ApiToken, Delivery, Deployment, LogChunk, Snapshot, Step
 from deployments.states import Status, StepKind
 from instances import incidents
 from instances.models import Certificate, Incident, Instance
@@ -25,8 +26,9 @@ from tests import factories
 
 pytestmark = pytest.mark.django_db
 OURS = (
-    Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate, KnownHost
-)  # fmt: skip
+    *(Server, Project, Environment, Instance, Deployment, Snapshot, Delivery, Incident, Domain, Certificate),
+    *(KnownHost, ApiToken),
+)
 SECRET_PERMISSIONS = {"view_webhook_secret", "view_odoo_password"}
 CONTROLS = {
     "deploy_environment",
@@ -89,6 +91,9 @@ def rows() -> dict[type, int]:
         KnownHost: KnownHost.objects.create(
             host="git.example.com", key_type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x", state="accepted"
         ).pk,
+        ApiToken: tokens.make(
+            User.objects.create_superuser("maker"), "maker", name="CI", verbs=["read"], projects=[environment.project]
+        )[0].pk,
     }
 
 
@@ -195,11 +200,12 @@ def test_a_form_offers_the_permissions_that_mean_something_in_words(kind: str) -
             "Domain",
             "Certificate",
             "SSH host key",
+            "API token",
             "User",
             "Group",
         )
     }
-    assert "Snapshot: can delete" not in offered
+    assert not {"Snapshot: can delete", "API token: can change"} & set(offered)
 
 
 def test_after_deploying_nobody_lands_on_a_page_that_is_not_theirs(rows: dict[type, int], queues: Any) -> None:
@@ -238,6 +244,8 @@ def test_an_operator_does_what_was_granted_and_changes_no_definitions(rows: dict
         (Project, "remove_deploy_key", "make_deploy_key"),
         (Delivery, "replay", "replay_delivery"),
         (Server, "check_now", "change_server"),
+        (Environment, "unlock", "lock_environment"),
+        (ApiToken, "revoke", "revoke_apitoken"),
     ],
 )
 def test_each_act_needs_its_permission_and_a_post(
@@ -265,8 +273,8 @@ def test_a_superuser_sees_every_page(rows: dict[type, int]) -> None:
     client = browser(User.objects.create_superuser("root"))
     for name, url in urls(rows):
         expected = {200, 302} if name.endswith(("download", "roll_back_to")) else {200, 405}
-        rows_of_ocore = ("deployments_", "instances_incident_", "instances_certificate_", "projects_knownhost_")
-        if name.startswith(rows_of_ocore) and name.endswith(("_add", "_delete")):
+        written = ("deployments_", "instances_incident_", "instances_certificate_", "projects_knownhost_")
+        if name.startswith(written) and name.endswith(("_add", "_delete")) and name != "deployments_apitoken_add":
             expected = {403}
         assert client.get(url).status_code in expected, name
     for app in ("projects", "instances", "deployments"):
@@ -311,6 +319,8 @@ def _fill(number: int) -> None:
     incidents.end(incidents.notice(Incident.Part.INSTANCE, environment.server, "It is gone.", instance=instance))
     Domain.objects.create(environment=environment, name=f"p{number}.example")
     Certificate.objects.create(environment=environment, host=f"p{number}.example", checked_at=timezone.now())
+    owner = staff(f"u{number}")
+    tokens.make(owner, "root", name="CI", verbs=["read"], projects=[project])
     slug = f"s{number}"
     Server.objects.create(name=slug, slug=slug, kind=Server.Kind.SIMULATED, edge_port=9000 + number)
 

@@ -21,7 +21,10 @@ pytestmark = pytest.mark.real
 NAME = f"{settings.OCORE_NAMESPACE}-portal-postgres"
 PASSWORD = "for-the-tests"
 READY_SECONDS = 60.0
-TELLING = ("schedule", "claims", "push_order", "holders", "endings", "pipeline", "webhook", "keeper", "guards")
+TELLING = (
+    *("schedule", "claims", "push_order", "holders", "endings", "pipeline", "webhook", "keeper", "guards"),
+    *("lock", "api", "api_tokens", "api_schema"),
+)
 # Nothing that it holds is to outlive the test.
 START = """
 set -eu

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from deployments import schedule
+from deployments import locks, schedule
 from deployments.condition import Condition, State, conditions
 from deployments.condition_json import LAST, as_json, details
 from deployments.following import plain
@@ -97,6 +97,7 @@ def _one(one: Condition) -> list[str]:
         ("By", plain(one.live.requester) if one.live else ""),
         ("Not live", _failure(one)),
         ("Kept out", _kept_out(one)),
+        ("Locked", plain(lock.words) if (lock := locks.current(environment)) else ""),
         ("Branch", environment.branch or "none, deployed by hand"),
         ("Server", str(environment.server)),
         ("URL", environment.url),
