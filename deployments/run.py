@@ -207,6 +207,7 @@ class Run:
             environment.database_password,
             environment.odoo_admin_password,
             environment.project.repository_token,
+            *environment.project.repositories.values_list("repository_token", flat=True),
             environment.server.postgres_dsn,
             *self.config.secrets,
         ]
