@@ -56,14 +56,15 @@ def _repositories(environment: Environment, live: Deployment) -> list[Difference
     if not project.repository_url:
         return []
     now, then = list(project.repositories.all()), further.taken(live)
-    wanted = [(one.name, one.repository_url, one.folder, one.pin or one.branch) for one in now]
+    wanted = [(one.name, one.repository_url, one.folder, one.asks) for one in now]
     # Where a row names no branch, whichever was found is the right one.
-    named = {one.name: one.pin or one.branch for one in now}
+    named = {one.name: one.asks for one in now}
     had = [(one.name, one.url, one.folder, one.asked if named.get(one.name, "?") else "") for one in then]
     if wanted == had:
         return []
     running = ", ".join(f"{one.name} ({one.asked})" for one in then) or "none"
-    coming = ", ".join(f"{one.name} ({one.follows})" for one in now) or "none"
+    found = {one.name: one.asked for one in then}
+    coming = ", ".join(f"{one.name} ({one.asks or found.get(one.name) or one.follows})" for one in now) or "none"
     if running == coming:
         running, coming = (", ".join(f"{name} ({url} {folder})" for name, url, folder, _ in of) for of in (had, wanted))
     return [Difference(environment.name, "further repositories", running, coming, str(project))]

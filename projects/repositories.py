@@ -101,6 +101,11 @@ class Repository(models.Model):
         return f"{self.project.slug}{FURTHER}{self.name}"
 
     @property
+    def asks(self) -> str:
+        """The branch or pin that it names, if any."""
+        return self.pin or self.branch
+
+    @property
     def follows(self) -> str:
-        """What was asked for, in words."""
-        return self.pin or self.branch or "branch of the Odoo version"
+        """The same in words."""
+        return self.asks or "branch of the Odoo version"

@@ -18,9 +18,8 @@ KEPT_SECRET = _shown["fields"][0]
 """In its place for whom may not change it: Django shows what somebody may only look at as it is kept."""
 
 
-def rows(secret: Any) -> list[Any]:
-    name_and_secret = ("repository_username", secret)
-    return [("priority", "name"), "repository_url", name_and_secret, ("branch", "pin", "stands_at"), "folder"]
+BEFORE = ["priority", "name", "repository_url", "repository_username"]
+AFTER = ["branch", "pin", "stands_at", "folder"]
 
 
 class RepositoryFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
@@ -44,7 +43,8 @@ class RepositoryInline(admin.StackedInline):  # type: ignore[type-arg]
     verbose_name_plural = "further repositories: Odoo Enterprise, OCA, themes"
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        return [(None, {"fields": rows(SECRET if self.has_change_permission(request, obj) else KEPT_SECRET)})]
+        secret = SECRET if self.has_change_permission(request, obj) else KEPT_SECRET
+        return [(None, {"fields": [*BEFORE, secret, *AFTER]})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Repository]:
         return super().get_queryset(request).select_related("project")
