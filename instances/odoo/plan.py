@@ -39,7 +39,10 @@ class InvalidData(ExpectedError):
 
 
 class UnmetDependency(ExpectedError):
-    default_advice = "Add the missing addon to the repository, as a submodule for instance, or correct “depends”."
+    default_advice = (
+        "Add the missing addon to the repository, or where it lies to the project's further repositories; or correct "
+        "“depends”."
+    )
 
 
 @dataclass(frozen=True)

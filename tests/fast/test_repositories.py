@@ -389,6 +389,18 @@ def test_another_choice_is_due_at_the_next_deployment_and_a_branch_that_moved_is
 
 
 @pytest.mark.django_db
+def test_a_second_version_that_is_kept_brings_its_own_commits(production: Environment, queues: Queues) -> None:
+    second = factories.environment(name="Second", slug="second")
+    kept = factories.deployment(second, live=True, repositories=[asdict(further.Taken("oca", "u", "19.0", "c" * 40))])
+    factories.deployment(production, live=True, repositories=[])
+
+    taking = services.request_deployment(production, Trigger.MANUAL, ADA, takes_from=second)
+
+    assert taking.repositories == kept.repositories
+    assert services.request_deployment(production, Trigger.MANUAL, ADA).repositories is None, "the newest"
+
+
+@pytest.mark.django_db
 def test_a_push_to_a_further_one_is_told_what_it_does(production: Environment) -> None:
     project = production.project
     project.repository_url = "https://git.example/acme/addons.git"
