@@ -14,6 +14,9 @@ AT_ONCE = frozenset({"auto_deploy", "skip_words", "deploy_paths"})
 """Settings that are looked up when a push arrives, and don't wait for a deployment."""
 
 
+REPOSITORIES = "further repositories"
+
+
 @dataclass(frozen=True)
 class Difference:
     holder: str
@@ -67,7 +70,7 @@ def _repositories(environment: Environment, live: Deployment) -> list[Difference
     coming = ", ".join(f"{one.name} ({one.asks or found.get(one.name) or one.follows})" for one in now) or "none"
     if running == coming:
         running, coming = (", ".join(f"{name} ({url} {folder})" for name, url, folder, _ in of) for of in (had, wanted))
-    return [Difference(environment.name, "further repositories", running, coming, str(project))]
+    return [Difference(environment.name, REPOSITORIES, running, coming, str(project))]
 
 
 def _differences(holder: Any, then: Mapping[str, Any], secrets: Mapping[str, Any]) -> list[Difference]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from deployments import further, services
-from deployments.drift import Difference, drift
+from deployments.drift import REPOSITORIES, Difference, drift
 from deployments.models import Deployment, Snapshot
 from deployments.services import NotPossible, Who
 from deployments.states import ACTIVE, Trigger
@@ -55,8 +55,11 @@ def retry_offer(deployment: Deployment) -> RetryOffer:
     if found := further.taken(deployment):
         reuses.append(f"The further repositories as they were: {', '.join(map(str, found))}.")
     anew.append("Snapshot, deploy and health check: what runs now is kept first, and comes back if anything fails.")
-    moved = () if deployment.rollback_to else tuple(drift(environment, deployment))
-    return RetryOffer(deployment, tuple(reuses), tuple(anew), moved)
+    # The further repositories stay those of then.
+    moved = (
+        [] if deployment.rollback_to else [one for one in drift(environment, deployment) if one.label != REPOSITORIES]
+    )
+    return RetryOffer(deployment, tuple(reuses), tuple(anew), tuple(moved))
 
 
 def retry(deployment: Deployment, who: Who, trigger: Trigger) -> Deployment:

@@ -382,6 +382,8 @@ def test_another_choice_is_due_at_the_next_deployment_and_a_branch_that_moved_is
     assert due() == []
     Repository.objects.update(pin="v1")
     assert due() == [("oca (19.0)", "oca (v1)")]
+    told = {one.label for one in retries.retry_offer(live).settings}
+    assert "further repositories" not in told, "deployed again, it has what it had"
     Repository.objects.update(pin="", branch="19.0", folder="addons")
     assert due() == [(f"oca ({oca.url} )", f"oca ({oca.url} addons)")]
     one.delete()
@@ -428,6 +430,8 @@ def test_a_copy_goes_with_its_repository_and_stays_while_its_project_runs(
     assert told()[0].startswith("kept: Acme runs")
     one.delete()
     assert told() == ["removed: Acme has no further repository oca any more"]
+    (mirrors._folder() / "gone--acme--oca.git").mkdir()
+    assert "removed: there is no project gone any more" in told()
     retention.sweep(None)
     assert mirrors.kept() == []
     assert not list((mirrors._folder()).iterdir()), "its lock too"
