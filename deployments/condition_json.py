@@ -84,6 +84,7 @@ def _deployment(deployment: Deployment | None) -> dict[str, Any] | None:
         "ref": deployment.ref,
         "commit": deployment.commit,
         "subject": deployment.subject,
+        "repositories": deployment.repositories or [],
         "requester": deployment.requester,
         "trigger": deployment.trigger,
         "created_at": deployment.created_at.isoformat(),

@@ -12,7 +12,7 @@ from deployments.services import NotPossible, Who
 from deployments.standing import Standing, pushed_before
 from deployments.states import Status, Trigger
 from projects.hosts import Push, RefChange
-from projects.models import Environment, Project
+from projects.models import Environment, Project, Repository
 
 Verdict = Delivery.Verdict
 _SAME: dict[str, str] = {
@@ -42,6 +42,11 @@ def decide(project: Project, push: Push, delivery: Delivery) -> Decision:
             reason="The test arrived, and its signature is right: nothing moved, before and after are the same commit."
         )
     stranger = _other_repository(project, push)
+    if stranger and (further := _further(project, push)):
+        return Decision(
+            reason=f"The push is of the further repository “{further.name}”, and deploys nothing by itself. The next "
+            f"deployment, of a push to {project.repository_url} or by hand, takes {further.pin or 'its newest commit'}."
+        )
     if stranger:
         return Decision(
             reason=f"The push is of the repository {stranger}; {project.name} is deployed from "
@@ -143,6 +148,15 @@ def _other_repository(project: Project, push: Push) -> str:
     if not told or any(_same(wanted, _last_parts(name)) for name in told):
         return ""
     return told[0]
+
+
+def _further(project: Project, push: Push) -> Repository | None:
+    """The further repository that was pushed to."""
+    told = [parts for name in (push.full_name, *push.urls) if (parts := _last_parts(name))]
+    for one in project.repositories.all():
+        if any(_same(_last_parts(one.repository_url), parts) for parts in told):
+            return one
+    return None
 
 
 def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -119,6 +119,11 @@ def sweep_all() -> None:
         queues.enqueue_sweep(pk)
 
 
+def sweep_portal() -> None:
+    """When a further repository is gone: with it the copy of it here."""
+    queues.enqueue_sweep(PORTAL)
+
+
 def sweep(pk: int) -> None:
     """Remove what may go from this server, or from the portal."""
     server = Server.objects.filter(pk=pk).first()

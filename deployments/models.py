@@ -113,6 +113,8 @@ class Deployment(models.Model):
     author = models.CharField(max_length=200, blank=True)
     committed_at = models.DateTimeField(null=True, blank=True)
     forced = models.BooleanField(default=False)
+    repositories = models.JSONField(null=True, editable=False)
+    """The further ones with their commits, in their order (`deployments.further`); None until they are known."""
 
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.QUEUED)
     error = models.TextField(blank=True)

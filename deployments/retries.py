@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from deployments import services
-from deployments.drift import Difference, drift
+from deployments import further, services
+from deployments.drift import REPOSITORIES, Difference, drift
 from deployments.models import Deployment, Snapshot
 from deployments.services import NotPossible, Who
 from deployments.states import ACTIVE, Trigger
@@ -52,9 +52,14 @@ def retry_offer(deployment: Deployment) -> RetryOffer:
             advice="Roll back from the environment's page instead.",
         )
     reuses, anew = _build(deployment)
+    if found := further.taken(deployment):
+        reuses.append(f"The further repositories as they were: {', '.join(map(str, found))}.")
     anew.append("Snapshot, deploy and health check: what runs now is kept first, and comes back if anything fails.")
-    moved = () if deployment.rollback_to else tuple(drift(environment, deployment))
-    return RetryOffer(deployment, tuple(reuses), tuple(anew), moved)
+    # The further repositories stay those of then.
+    moved = (
+        [] if deployment.rollback_to else [one for one in drift(environment, deployment) if one.label != REPOSITORIES]
+    )
+    return RetryOffer(deployment, tuple(reuses), tuple(anew), tuple(moved))
 
 
 def retry(deployment: Deployment, who: Who, trigger: Trigger) -> Deployment:
@@ -97,12 +102,14 @@ def _build(deployment: Deployment) -> tuple[list[str], list[str]]:
 
 
 def _built(deployment: Deployment) -> Deployment | None:
-    """The newest of the same commit with an image of today's Odoo image and packages."""
+    """The newest of the same commits with an image of today's Odoo image and packages."""
     environment = deployment.environment
     same = Deployment.objects.filter(environment__project=environment.project, commit=deployment.commit)
     wanted = (environment.base_image, resolve(environment, "pip_packages").value)
     for one in same.exclude(image="").exclude(content=""):
         then = one.configuration
+        if further.identity(one) != further.identity(deployment):
+            continue
         if then and (then["base_image"], then["environment"]["pip_packages"]["value"]) == wanted:
             return one
     return None

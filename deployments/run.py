@@ -207,6 +207,7 @@ class Run:
             environment.database_password,
             environment.odoo_admin_password,
             *environment.project.access().secrets,
+            *(one for repository in environment.project.repositories.all() for one in repository.access().secrets),
             environment.server.postgres_dsn,
             *self.config.secrets,
         ]

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
@@ -111,6 +112,7 @@ def request_deployment(
             restores=restores,
             takes_from=takes_from,
             retries=retries,
+            repositories=_recorded(rollback_to or retries, takes_from),
             # Its place in the line, and its slot: pushes that follow each other must not starve themselves.
             **({"queued_since": queued.queued_since, "admitted_at": queued.admitted_at} if queued else {}),
         )
@@ -121,6 +123,14 @@ def request_deployment(
         else:
             transaction.on_commit(lambda: schedule.hand_out(environment.server_id), robust=True)
     return deployment
+
+
+def _recorded(earlier: Deployment | None, takes_from: Environment | None) -> Any:
+    """The further repositories' commits, where they are those of a deployment that there was; None: the newest, found
+    when it begins."""
+    if takes_from:
+        earlier = Deployment.objects.filter(environment=takes_from, live=True).first()
+    return earlier.repositories if earlier else None
 
 
 def superseded_words(deployment: Deployment) -> str:

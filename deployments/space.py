@@ -33,6 +33,12 @@ def require_for_build(run: Run, free: int) -> None:
     _require(run, free, settings.OCORE_MIN_FREE_BYTES + expected)
 
 
+def require_for_context(run: Run, size_bytes: int) -> None:
+    """As much as is about to be put into the image: a further repository may be larger than all that there was. Raises
+    `DiskFull`."""
+    _require(run, run.runtime.facts().disk_free_bytes, settings.OCORE_MIN_FREE_BYTES + size_bytes)
+
+
 def require_for_snapshot(run: Run) -> None:
     """The database once for its copy, and once more for what the update or the restored data take; files are linked and
     cost nothing. A PostgreSQL elsewhere has its own disk, which can't be seen. Raises `DiskFull`."""

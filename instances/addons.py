@@ -61,14 +61,16 @@ class Addon:
     """Why Odoo could not load its data, where a look at the files tells."""
     suspects: tuple[str, ...] = ()
     """Its Python files that the portal's own Python cannot read, named within it; the image's may be a newer one."""
+    repository: str = ""
+    """The name of the further one that it lies in; empty: the project's own."""
 
 
-def find_addons(tree: Path, odoo: Series) -> tuple[Addon, ...]:
-    """All addons of the tree, by name. Those that say `installable: False`, or that are for another Odoo version, are
-    among them, marked. Raises `NoAddon`, `InvalidManifest`, `InvalidTree`."""
+def find_addons(tree: Path, odoo: Series, below: str = "") -> tuple[Addon, ...]:
+    """All addons of the tree, or below a folder of it, by name. Those that say `installable: False`, or that are for
+    another Odoo version, are among them, marked. Raises `NoAddon`, `InvalidManifest`, `InvalidTree`."""
     tree = tree.resolve()
     found: dict[str, Addon] = {}
-    for folder in _addon_folders(tree):
+    for folder in _addon_folders(tree, _start(tree, below)):
         addon = _read_addon(tree, folder, odoo)
         other = found.get(addon.name)
         if other and other.installable and addon.installable:
@@ -94,10 +96,19 @@ def sorted_addons(found: dict[str, Addon]) -> list[Addon]:
     return [found[name] for name in sorted(found)]
 
 
-def _addon_folders(tree: Path) -> Iterator[Path]:
+def _start(tree: Path, below: str) -> Path:
+    start = tree / below
+    if not inside(tree, start).is_dir():
+        raise InvalidTree(
+            f"The repository has no folder “{below}”.", advice="Correct the folder that addons lie below."
+        )
+    return start
+
+
+def _addon_folders(tree: Path, start: Path) -> Iterator[Path]:
     """Folders with a manifest, not inside another addon. Linked folders are passed over: what they point to in the tree
     is found where it lies."""
-    for path, folders, files in os.walk(tree):
+    for path, folders, files in os.walk(start):
         here = Path(path)
         if MANIFEST in files and here != tree:
             folders.clear()

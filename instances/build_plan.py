@@ -1,4 +1,4 @@
-"""The build context of an environment's image, laid out from a repository's tree: its addons and what they need.
+"""The build context of an environment's image, laid out from the trees of its repositories: addons and what they need.
 
 The Dockerfile is ours; one that lies in the repository is never looked at. What a repository may bring into the build
 besides its addons is named: `requirements.txt` (its own and beside the addons' folders) and `apt.txt`. A
@@ -9,20 +9,35 @@ code in the image, which holds for the addons as well. It runs in the build, wit
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-
-from packaging.requirements import InvalidRequirement, Requirement
+from pathlib import Path
 
 from instances import addon_code
-from instances.addons import Addon, InvalidTree, addon_files, find_addons, inside
+from instances.addons import (
+    Addon,
+    InvalidManifest,
+    InvalidTree,
+    NoAddon,
+    addon_files,
+    find_addons,
+    inside,
+    sorted_addons,
+)
 from instances.odoo.config import ADDONS_DIR
 from instances.odoo.versions import Series
+from instances.requirements import (
+    InvalidRequirements,
+    check_pip_packages,
+    read_apt,
+    requirements_files,
+    with_included,
+)
 from ocore import waiting
-from ocore.errors import ExpectedError
 
 REQUIREMENTS_DIR = "/opt/ocore/requirements"
+FURTHER_REQUIREMENTS_DIR = "/opt/ocore/requirements_of"
 EXTRA_REQUIREMENTS = "ocore-extra.txt"
 CERTIFICATES = "ocore-certificates.pem"
 _MTIME = 946_684_800
@@ -33,8 +48,14 @@ _PIP = (
 _APT_INSTALL = "apt-get install -y --no-install-recommends"
 
 
-class InvalidRequirements(ExpectedError):
-    default_advice = "Correct the line and try again."
+@dataclass(frozen=True)
+class Tree:
+    """The files of a further repository."""
+
+    name: str
+    root: Path
+    folder: str = ""
+    """Below which its addons are looked for; empty: everywhere."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +66,13 @@ class BuildPlan:
     addons: tuple[Addon, ...]
     """All that were found; only installable ones are in the image."""
     requirements: tuple[str, ...]
-    """The requirements files used, as named in the repository; then `ocore-extra.txt` for the extra pip packages."""
+    """The requirements files used, as named in the repository, those of a further one with its name before it; then
+    `ocore-extra.txt` for the extra pip packages."""
     apt_packages: tuple[str, ...]
     digest: str
     """SHA-256 over everything that goes into the image: two commits with the same one need one image."""
+    hidden: tuple[Addon, ...] = ()
+    """Installable ones of further repositories that are left out: one before has an addon of the same name."""
 
     @property
     def taken(self) -> tuple[Addon, ...]:
@@ -64,8 +88,10 @@ def prepare_context(
     base_image_id: str = "",
     certificates: bytes = b"",
     proven: Collection[str] = (),
+    further: Sequence[Tree] = (),
 ) -> BuildPlan:
-    """Lay out `target`, a folder that is empty or does not exist yet.
+    """Lay out `target`, a folder that is empty or does not exist yet, from the project's own repository and the further
+    ones, in their order.
 
     `base_image` is what stands after FROM; `base_image_id` goes into the digest instead of it where it is known, since
     the same name can come to mean another image. `certificates` are the authorities (PEM) that pip trusts in the build,
@@ -75,38 +101,85 @@ def prepare_context(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", base_image):
         raise InvalidTree(f"“{base_image}” is not the name of an image.", advice="Correct the Odoo image's name.")
-    tree = tree.resolve()
-    addons = find_addons(tree, odoo)
-    apt_packages = read_apt(tree)
+    trees = [replace(one, root=one.root.resolve()) for one in (Tree("", tree), *further)]
+    roots = {one.name: one.root for one in trees}
+    addons, hidden = _merged(trees, odoo)
+    apt_packages: dict[str, None] = {}
     extra = check_pip_packages(pip_packages)
     target.mkdir(parents=True, exist_ok=True)
     for addon in addons:
         if addon.installable:
-            for name, path in addon_files(tree / addon.path, tree):
+            root = roots[addon.repository]
+            for name, path in addon_files(root / addon.path, root):
                 waiting.pulse()
                 _put(target / "addons" / addon.name / name, path.read_bytes())
-    requirements = _requirements_files(tree, addons)
-    for included in _with_included(tree, requirements):
-        _put(target / "requirements" / included, inside(tree, tree / included).read_bytes())
+    requirements: dict[str, list[str]] = {}
+    for one in trees:
+        with _named(one):
+            apt_packages |= dict.fromkeys(read_apt(one.root))
+            own = [addon for addon in addons if addon.repository == one.name]
+            requirements[one.name] = requirements_files(one.root, own)
+            place = target / "requirements_of" / one.name if one.name else target / "requirements"
+            for included in with_included(one.root, requirements[one.name]):
+                _put(place / included, inside(one.root, one.root / included).read_bytes())
+    of_further = [f"{name}/{file}" for name, files in requirements.items() for file in files if name]
+    of_own = requirements[""]
     if extra:
         _put(target / "requirements" / EXTRA_REQUIREMENTS, ("\n".join(extra) + "\n").encode())
-        requirements.append(EXTRA_REQUIREMENTS)
-    if requirements and certificates:
+        of_own = [*of_own, EXTRA_REQUIREMENTS]
+    trusts = bool(certificates and (of_own or of_further))
+    if trusts:
         _put(target / "requirements" / CERTIFICATES, certificates)
-    text = dockerfile(base_image, requirements, apt_packages, certificates=bool(requirements and certificates))
+    text = dockerfile(base_image, of_own, tuple(apt_packages), certificates=trusts, further=of_further)
     _put(target / "Dockerfile", text.encode())
     looked_at = tuple(
         addon
         if addon.fingerprint in proven or not addon.installable
-        else replace(addon, suspects=addon_code.suspects(tree / addon.path, tree))
+        else replace(addon, suspects=addon_code.suspects(roots[addon.repository] / addon.path, roots[addon.repository]))
         for addon in addons
     )
+    used = (*requirements[""], *of_further, *of_own[len(requirements[""]) :])
     digest = _seal(target, base_image_id or base_image)
-    return BuildPlan(target, looked_at, tuple(requirements), apt_packages, digest)
+    return BuildPlan(target, looked_at, used, tuple(apt_packages), digest, hidden)
+
+
+def _merged(trees: Sequence[Tree], odoo: Series) -> tuple[tuple[Addon, ...], tuple[Addon, ...]]:
+    """The addons of all, by name, and those that are hidden by one of a repository before. Of two of one name the first
+    that Odoo can install is taken."""
+    taken: dict[str, Addon] = {}
+    hidden = []
+    for tree in trees:
+        with _named(tree):
+            found = find_addons(tree.root, odoo, tree.folder)
+        for addon in (replace(one, repository=tree.name) for one in found):
+            before = taken.get(addon.name)
+            if before is None or (addon.installable and not before.installable):
+                taken[addon.name] = addon
+            elif addon.installable:
+                hidden.append(addon)
+    return tuple(sorted_addons(taken)), tuple(hidden)
+
+
+@contextmanager
+def _named(tree: Tree) -> Iterator[None]:
+    """What is wrong with a further repository is said of it."""
+    try:
+        yield
+    except (NoAddon, InvalidManifest, InvalidTree, InvalidRequirements) as error:
+        if not tree.name:
+            raise
+        advice = "Correct it there, or take another branch or pin of it on the project's page; then deploy again."
+        message = f"The further repository “{tree.name}”: {error.message}"
+        raise type(error)(message, detail=error.detail, advice=advice) from None
 
 
 def dockerfile(
-    base_image: str, requirements: Sequence[str], apt_packages: Sequence[str], *, certificates: bool = False
+    base_image: str,
+    requirements: Sequence[str],
+    apt_packages: Sequence[str],
+    *,
+    certificates: bool = False,
+    further: Sequence[str] = (),
 ) -> str:
     """What changes seldom stands first, so that a push that touches only addons reuses the layers of the packages."""
     lines = [f"FROM {base_image}", "USER root"]
@@ -115,93 +188,25 @@ def dockerfile(
             f"RUN apt-get update && DEBIAN_FRONTEND=noninteractive {_APT_INSTALL} {' '.join(apt_packages)}"
             " && rm -rf /var/lib/apt/lists/*"
         )
-    if requirements:
+    if requirements or further:
         lines.append(
             "RUN command -v pip3 >/dev/null || (apt-get update && DEBIAN_FRONTEND=noninteractive"
             f" {_APT_INSTALL} python3-pip && rm -rf /var/lib/apt/lists/*)"
         )
-        lines.append(f"COPY requirements {REQUIREMENTS_DIR}")
-        files = " ".join(f'-r "{REQUIREMENTS_DIR}/{name}"' for name in requirements)
+        if requirements or certificates:
+            lines.append(f"COPY requirements {REQUIREMENTS_DIR}")
+        if further:
+            lines.append(f"COPY requirements_of {FURTHER_REQUIREMENTS_DIR}")
+        files = " ".join(
+            f'-r "{folder}/{name}"'
+            for folder, names in ((REQUIREMENTS_DIR, requirements), (FURTHER_REQUIREMENTS_DIR, further))
+            for name in names
+        )
         trust = f"PIP_CERT={REQUIREMENTS_DIR}/{CERTIFICATES} GIT_SSL_CAINFO={REQUIREMENTS_DIR}/{CERTIFICATES} "
         lines.append(f"RUN {trust if certificates else ''}{_PIP} {files}")
     # Before the copy, which belongs to root all the same: an instruction less that every build executes.
     lines += ["USER odoo", f"COPY addons {ADDONS_DIR}"]
     return "\n".join(lines) + "\n"
-
-
-def check_pip_packages(packages: Iterable[str]) -> list[str]:
-    """The extra packages as requirement specifiers; anything that pip could take for an option is refused."""
-    checked = []
-    for text in packages:
-        if not text.strip():
-            continue
-        try:
-            requirement = Requirement(text.strip())
-        except InvalidRequirement as error:
-            raise InvalidRequirements(
-                f"“{text.strip()}” is not a Python package as pip names it.",
-                detail=str(error),
-                advice="Write one package per line, like “phonenumbers” or “requests>=2.31”.",
-            ) from error
-        if requirement.url and not re.fullmatch(r"(git\+)?https://[^\s\"'\\]+", requirement.url):
-            raise InvalidRequirements(f"“{text.strip()}”: only https addresses are allowed.")
-        checked.append(str(requirement))
-    return checked
-
-
-def read_apt(tree: Path) -> tuple[str, ...]:
-    """The Debian packages in the root's apt.txt, one or more per line, `#` for comments."""
-    path = tree / "apt.txt"
-    if not path.exists() and not path.is_symlink():
-        return ()
-    packages: dict[str, None] = {}
-    for number, line in enumerate(_read_text(tree, path).splitlines(), start=1):
-        for name in line.partition("#")[0].split():
-            if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?", name):
-                raise InvalidRequirements(f"apt.txt, line {number}: “{name}” is not the name of a Debian package.")
-            packages[name] = None
-    return tuple(packages)
-
-
-def _requirements_files(tree: Path, addons: Sequence[Addon]) -> list[str]:
-    """The root's, then those beside addons that are taken, up to the root; each once."""
-    folders: dict[PurePosixPath, None] = {PurePosixPath("."): None}
-    for addon in addons:
-        if addon.installable:
-            folders |= dict.fromkeys(reversed(PurePosixPath(addon.path).parents))
-    names = [str(folder / "requirements.txt") for folder in folders]
-    for name in names:
-        if not re.fullmatch(r"[\w./ +@-]+", name) and (tree / name).exists():
-            raise InvalidTree(f"The folder of {name} has a character in its name that a build cannot take.")
-    return [name for name in names if (tree / name).is_file() or (tree / name).is_symlink()]
-
-
-def _with_included(tree: Path, names: Sequence[str]) -> list[str]:
-    """Also the files that they include with `-r` or `-c`, at the same place relative to each other."""
-    found: dict[str, None] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop(0)
-        if name in found:
-            continue
-        found[name] = None
-        for line in _read_text(tree, tree / name).splitlines():
-            match = re.match(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", line)
-            if match and "://" not in match[1]:
-                included = Path(os.path.normpath(PurePosixPath(name).parent / match[1]))
-                if included.is_absolute() or ".." in included.parts or not (tree / included).is_file():
-                    raise InvalidRequirements(f"{name} includes {match[1]}, which is not in the repository.")
-                waiting.append(str(included))
-    return list(found)
-
-
-def _read_text(tree: Path, path: Path) -> str:
-    try:
-        return inside(tree, path).read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidRequirements(f"{path.relative_to(tree)} is not UTF-8 text.") from error
-    except OSError as error:
-        raise InvalidRequirements(f"{path.relative_to(tree)} cannot be read: {error.strerror}.") from error
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -19,12 +19,13 @@ from projects.hosts import HOSTS
 from projects.hosts.proof import SIGNING_TOKEN, signing_key
 from projects.inheritance import EnvironmentOverrides
 from projects.known_hosts import KnownHost
+from projects.repositories import ADDRESS, Repository
 from projects.repository_access import RepositoryAccess
 from projects.rules import BranchRule
 from projects.second import Split
 from projects.servers import Server
 
-__all__ = ["BranchRule", "Domain", "Environment", "KnownHost", "Project", "Server", "Split"]
+__all__ = ["BranchRule", "Domain", "Environment", "KnownHost", "Project", "Repository", "Server", "Split"]
 
 LEAST_KEY = 24
 """Bytes that a key to sign with has at least (Standard Webhooks)."""
@@ -81,12 +82,7 @@ class Project(RepositoryAccess, EnvironmentOverrides):
         constraints = [
             *sane_overrides("project"),
             models.CheckConstraint(
-                condition=Q(repository_url="")
-                | Q(repository_url__startswith="https://")
-                | Q(repository_url__startswith="ssh://")
-                | Q(repository_url__startswith="file:///")
-                | (Q(repository_url__contains="@") & ~Q(repository_url__contains="::")),
-                name="project_repository_is_https_ssh_or_file",
+                condition=Q(repository_url="") | ADDRESS, name="project_repository_is_https_ssh_or_file"
             ),
         ]
         permissions = [
@@ -130,6 +126,11 @@ class Project(RepositoryAccess, EnvironmentOverrides):
         if self.host == "gitlab":
             accepted.append(self.signing_token)
         return [secret for secret in accepted if secret]
+
+    @property
+    def mirror_name(self) -> str:
+        """Of its repository's copy on the portal's machine."""
+        return self.slug
 
     @property
     def webhook_path(self) -> str:

@@ -104,6 +104,12 @@ def validate_repository_url(url: str) -> None:
     address.parse(url)
 
 
+def validate_folder(folder: str) -> None:
+    """A folder within a repository, by its path from the root."""
+    if any(part in ("", ".", "..") for part in folder.split("/")) or any(map(unprintable, folder)) or "\\" in folder:
+        raise ValidationError(f"“{printable(folder)}” is no folder in a repository. Write for example addons/sale.")
+
+
 def validate_slug(slug: str) -> None:
     """Part of host names, container names and addresses of pages."""
     if not _SLUG.fullmatch(slug) or len(slug) > 40:

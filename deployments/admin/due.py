@@ -10,10 +10,13 @@ from deployments.models import Deployment
 from projects.inheritance import SETTINGS
 from projects.models import Environment
 
+REPOSITORIES = "repositories"
+"""Stands for what was changed beside a project's form."""
+
 
 def tell_due(request: HttpRequest, changed: Iterable[str], environments: Iterable[Environment]) -> None:
     """`changed`: names of the fields that a form has changed. Says nothing where nothing runs otherwise than is set."""
-    if not set(changed) & set(SETTINGS):
+    if not set(changed) & {*SETTINGS, REPOSITORIES}:
         return
     rows = Deployment.objects.filter(live=True, environment__in=environments)
     live = list(rows.select_related("environment__project", "environment__server").order_by("environment__name"))

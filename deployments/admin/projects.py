@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from deployments import edges, hook, jobs
 from deployments.admin import why
-from deployments.admin.due import tell_due
+from deployments.admin.due import REPOSITORIES, tell_due
 from deployments.admin.who import who
 from deployments.models import Delivery
 from instances.admin import KnowsOdoo
@@ -22,7 +22,7 @@ from projects.admin.environments import tell_peculiarities
 from projects.admin.projects import ProjectAdmin, ProjectForm
 from projects.admin.repository import REPOSITORY_ACTS, GetsIntoRepository, access_context
 from projects.hosts import HOSTS
-from projects.models import Environment, Project, Server
+from projects.models import Environment, Project, Repository, Server
 
 LAST_DELIVERIES = 5
 
@@ -102,7 +102,9 @@ class WebhookProjectAdmin(GetsIntoRepository, ProjectAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         edges.ask(Server.objects.filter(environments__project=form.instance))
-        tell_due(request, form.changed_data, form.instance.environments.all())
+        repositories = any(one.model is Repository and one.has_changed() for one in formsets)
+        changed = [*form.changed_data, *([REPOSITORIES] if repositories else [])]
+        tell_due(request, changed, form.instance.environments.all())
 
     def delete_model(self, request: HttpRequest, obj: Project) -> None:
         super().delete_model(request, obj)
@@ -110,6 +112,8 @@ class WebhookProjectAdmin(GetsIntoRepository, ProjectAdmin):
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         super().save_formset(request, form, formset, change)
+        if formset.model is Repository and formset.deleted_objects:
+            transaction.on_commit(jobs.sweep_portal, robust=True)
         if formset.model is Environment:
             touched = [*formset.new_objects, *(row for row, _ in formset.changed_objects)]
             for environment in touched:

@@ -15,7 +15,7 @@ from deployments.retention.strays import UNKNOWN
 from deployments.retention.verdicts import Kind, StillNeeded, Thing
 from deployments.states import UNDERWAY
 from projects import mirrors
-from projects.models import Environment, Project
+from projects.models import Environment, Project, Repository
 
 PARTIAL = timedelta(days=1)
 """So long a file that is being written may lie there half-made."""
@@ -77,43 +77,51 @@ def _remove_dump(pk: int, path: Path) -> None:
 
 def copies_of_repositories() -> Iterator[Thing]:
     projects = {project.slug: project for project in Project.objects.only("slug", "name", "repository_url")}
+    further = {one.mirror_name: one for one in Repository.objects.select_related("project")}
     live = set(Deployment.objects.filter(live=True).values_list("environment__project", flat=True))
     live |= set(Deployment.objects.filter(status__in=UNDERWAY).values_list("environment__project", flat=True))
     last = dict(Deployment.objects.order_by().values_list("environment__project").annotate(last=Max("created_at")))
-    for slug in mirrors.kept():
+    for name in mirrors.kept():
+        slug, _, of_further = name.partition(mirrors.FURTHER)
         project = projects.get(slug)
-        since, size = mirrors.facts(slug)
+        over = _without_owner(slug, of_further, project, known=name in further)
+        since, size = mirrors.facts(name)
         yield Thing(
             kind=Kind.MIRROR,
-            name=f"mirrors/{slug}.git",
-            of=str(project or slug),
+            name=f"mirrors/{name}.git",
+            of=f"{project or slug}{f': {of_further}' if of_further else ''}",
             since=max(since, last.get(project.pk) or since) if project else since,
             size_bytes=size,
-            group=slug,
+            group=name,
             needed=f"{project} runs, and a rollback may need a commit that its repository has forgotten"
-            if project and project.pk in live and project.repository_url
+            if project and project.pk in live and not over
             else "",
-            over=_without_project(slug, project),
-            remove=lambda slug=slug: _remove_mirror(slug),  # type: ignore[misc]
+            over=over,
+            remove=lambda name=name: _remove_mirror(name),  # type: ignore[misc]
         )
 
 
-def _without_project(slug: str, project: Project | None) -> str:
+def _without_owner(slug: str, of_further: str, project: Project | None, *, known: bool) -> str:
     if project is None:
         return f"there is no project {slug} any more"
+    if of_further:
+        return "" if known else f"{project} has no further repository {of_further} any more"
     return "" if project.repository_url else f"{project} has no repository any more"
 
 
-def _remove_mirror(slug: str) -> None:
+def _remove_mirror(name: str) -> None:
     """Only a copy: what is needed again is fetched again."""
+    slug, _, of_further = name.partition(mirrors.FURTHER)
 
     def for_good() -> bool:
         """Whoever claims a deployment from here on waits for the lock, and fetches anew."""
         if Deployment.objects.filter(environment__project__slug=slug, status__in=UNDERWAY).exists():
             raise StillNeeded("a deployment of its project is underway")
+        if of_further:
+            return not Repository.objects.filter(project__slug=slug, name=of_further).exists()
         return not Project.objects.filter(slug=slug).exists()
 
-    if not mirrors.remove(slug, for_good=for_good):
+    if not mirrors.remove(name, for_good=for_good):
         raise StillNeeded("it is just being fetched")
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import ahead, push_order, space
+from deployments import ahead, further, push_order, space
+from deployments.further import WHOLE_ID
 from deployments.images import digest, lock_of
 from deployments.models import Deployment
 from deployments.run import Run, Stage
@@ -19,19 +20,20 @@ from deployments.states import StepKind
 from deployments.steps import planning
 from deployments.steps.base import Nothing, NothingNew
 from instances import doors, processes, templates
-from instances.build_plan import prepare_context
+from instances.addons import Addon
+from instances.build_plan import BuildPlan, prepare_context
 from instances.odoo.versions import series
 from instances.runtimes.base import NAMESPACE_LABEL, Image
 from ocore import waiting
 from ocore.errors import ExpectedError
 from ocore.locks import file_lock
 from projects.git import Commit
-from projects.mirrors import mirror_of
+from projects.mirrors import mirror_of, size_of
 from projects.models import Server
 from projects.validators import is_commit_id
 
-WHOLE_ID = (40, 64)
-"""Characters of a commit id that is not abbreviated."""
+NAMED = 30
+"""So many addons of a repository are called by name in the log; Odoo Enterprise has a thousand."""
 
 
 class NoBranch(ExpectedError):
@@ -70,14 +72,22 @@ def _get_ready(run: Run, log: Callable[[str], None]) -> None:
 def _image(stage: Stage, ready: Future[None]) -> str:
     run = stage.run
     has_repository = bool(run.environment.project.repository_url)
-    # Without the git host, which may be down, where the commit is known and built.
-    commit = _commit(stage, _asked_for(run)) if has_repository and not _may_be_built(run) else None
+    commit = _commits(stage) if has_repository else None
     base = run.runtime.images.ensure_base(run.config.base_image, stage.log)
     if not run.live:
         waiting.result_of(ready)
         version = run.config.environment["odoo_version"]
         templates.ensure(run.runtime, run.config.base_image, version, stage.log, run.check)
     return _from_repository(stage, base, commit) if has_repository else _plain(stage, base)
+
+
+def _commits(stage: Stage) -> Commit | None:
+    """The repository's own, and on record those of the further ones. None where git need not be asked, whose host may
+    be down: a whole id is wanted, and built."""
+    asked = _asked_for(stage.run)
+    commit = None if _is_whole(asked) else _commit(stage, asked)
+    further.settle(stage)
+    return commit if commit or _may_be_built(stage.run) else _commit(stage, asked)
 
 
 def _plain(stage: Stage, base: Image) -> str:
@@ -91,6 +101,7 @@ def _plain(stage: Stage, base: Image) -> str:
         base_image_id=image.id,
         content=digest(image.id),
         addons={},
+        repositories=[],
         commit="",
         ref="",
     )
@@ -126,11 +137,12 @@ def _from_repository(stage: Stage, base: Image, commit: Commit | None) -> str:
 
 
 def _reference(run: Run, base: Image, commit: str) -> str:
-    """Named by project and commit; the rest of the name tells apart what the commit was put on."""
+    """Named by project and commit; the rest of the name tells apart what the commit was put on, and together with what
+    else."""
     then = run.deployment.rollback_to
     if then and run.runtime.images.find(then.image):
         return then.image
-    stands_on = digest(base.id, *run.config.environment["pip_packages"])
+    stands_on = digest(base.id, *run.config.environment["pip_packages"], *further.identity(run.deployment))
     return f"{settings.OCORE_NAMESPACE}/{run.environment.project.slug}:{commit[:40]}-{stands_on[:8]}"
 
 
@@ -217,11 +229,11 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
             base_image_id=base.id,
             certificates=_certificates(),
             proven={addon["fingerprint"] for addon in run.live.addons.values()} if run.live else (),
+            further=further.export(stage, folder / "further"),
         )
-        stage.log(f"{len(plan.taken)} addons: {', '.join(addon.name for addon in plan.taken)}")
-        for addon in plan.addons:
-            if not addon.installable:
-                stage.log(f"Left out: {addon.name}, {addon.why_not}")
+        _tell(plan, stage.log)
+        if run.deployment.repositories:
+            space.require_for_context(run, size_of(context))
         labels = {
             NAMESPACE_LABEL: settings.OCORE_NAMESPACE,
             "io.ocore.project": run.environment.project.slug,
@@ -240,6 +252,27 @@ def _build(stage: Stage, base: Image, commit: Commit, reference: str) -> str:
         content=plan.digest,
     )
     return f"Built {reference}"
+
+
+def _tell(plan: BuildPlan, log: Callable[[str], None]) -> None:
+    """What goes into the image, from where, and what does not."""
+    of: dict[str, list[Addon]] = {}
+    for addon in plan.taken:
+        of.setdefault(addon.repository, []).append(addon)
+    for repository, addons in sorted(of.items()):
+        names = [addon.name for addon in addons[:NAMED]]
+        more = f" and {len(addons) - NAMED} more" if len(addons) > NAMED else ""
+        log(f"{len(addons)} addons{_of(repository)}: {', '.join(names)}{more}")
+    taken_from = {addon.name: addon.repository or "the project's own repository" for addon in plan.taken}
+    for addon in plan.hidden:
+        log(f"{addon.name} is taken from {taken_from[addon.name]}; that{_of(addon.repository)} is left out.")
+    for addon in plan.addons:
+        if not addon.installable:
+            log(f"Left out: {addon.name}{_of(addon.repository)}, {addon.why_not}")
+
+
+def _of(repository: str) -> str:
+    return f" of {repository}" if repository else ""
 
 
 def forget(deployment: int) -> None:

@@ -6,7 +6,7 @@ from django import template
 from django.contrib import admin
 from django.http import HttpRequest
 
-from deployments import attention, schedule
+from deployments import attention, further, schedule
 from deployments.admin import badges
 from deployments.admin.deliveries import verdict_tag
 from deployments.admin.domains import certificate_tag
@@ -19,6 +19,7 @@ OVERVIEW = 30
 register = template.Library()
 for _function in (badges.status_tag, badges.step_tag, badges.commit_words, badges.cause_words, badges.deployment_link):
     register.filter(_function.__name__, _function)
+register.filter("further", further.taken)
 register.filter("why_waiting", schedule.why_waiting)
 register.filter("verdict_tag", verdict_tag)
 register.filter("state_tag", state_tag)

@@ -39,7 +39,10 @@ class InvalidData(ExpectedError):
 
 
 class UnmetDependency(ExpectedError):
-    default_advice = "Add the missing addon to the repository, as a submodule for instance, or correct “depends”."
+    default_advice = (
+        "Add the missing addon to the repository, or where it lies to the project's further repositories; or correct "
+        "“depends”."
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def plan_update(
     base_image: str,
     base_image_before: str = "",
 ) -> Plan:
-    """Decide. `wanted` None means: all installable addons of the repository at the first deployment, none later.
+    """Decide. `wanted` None means: all installable addons of the project's own
+    repository at the first deployment, none later.
 
     `stored` is what the database knows of the last deployment (None: nothing), `base_image` the id of the Odoo image
     below the addons; `base_image_before` the one that the database was made with, where `stored` cannot tell: a fresh
@@ -94,7 +98,7 @@ def plan_update(
         _refuse_unknown(wanted, image.keys() | known.keys())
         install = [name for name in dict.fromkeys(wanted) if name not in installed]
     else:
-        install = sorted(image) if first else []
+        install = sorted(name for name, addon in image.items() if not addon.repository) if first else []
     reasons = dict.fromkeys(install, "at the first deployment" if wanted is None else "wanted and not yet installed")
 
     adopted = stored is None and not first
@@ -174,7 +178,8 @@ def _notices(
     before: Stored,
 ) -> list[str]:
     notices = []
-    new = sorted(name for name in image if name not in installed and name not in before.addons)
+    own = [name for name, addon in image.items() if not addon.repository]
+    new = sorted(name for name in own if name not in installed and name not in before.addons)
     if wanted is None and not first and new:
         notices.append(
             f"New in the repository and not installed: {', '.join(new)}. Add them to the environment's custom modules,"

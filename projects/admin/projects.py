@@ -14,6 +14,7 @@ from ocore.forms import SaysAllErrors
 from ocore.show import ago, link_to, tag
 from projects.admin.confirmation import ConfirmsReach
 from projects.admin.overrides import OverridesForm, ShowsOverrides, linked
+from projects.admin.repositories import RepositoryInline
 from projects.inheritance import SETTINGS
 from projects.models import BranchRule, Environment, Project
 from projects.reach import environments_of, overriders
@@ -122,7 +123,7 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
     list_display = ["name", "environment_tags", "repository", "created"]
     search_fields = ["name", "slug", "description", "repository_url"]
     list_filter = ["host", ("environments__server", admin.RelatedOnlyFieldListFilter)]
-    inlines = [EnvironmentInline, BranchRuleInline]
+    inlines = [EnvironmentInline, RepositoryInline, BranchRuleInline]
     fixed = ("slug",)
     head = [
         (None, {"fields": ["name", "slug", "description"]}),
@@ -144,7 +145,7 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
                 f"Project {project}",
                 "its webhook and the deliveries that came to it",
                 "its status page and its address",
-                "a moment later: the copy of its repository on oCore's machine, and its images on all servers",
+                "a moment later: the copy of its repository and those of further ones, its images on all servers",
             ]
             for project in objs
         ]

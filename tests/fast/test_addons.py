@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from instances import addons, build_plan
+from instances import addons, build_plan, requirements
 from instances.odoo import versions
 from ocore import waiting
 
@@ -423,20 +423,20 @@ def test_anything_that_goes_into_the_image_changes_the_digest(tree):
     ["--index-url=https://x", "-r /etc/passwd", "x; rm -rf /", "x\n--pre", "./local", "a b", "x @ file:///etc/passwd"],
 )
 def test_a_pip_package_cannot_be_an_option_or_a_local_file(package):
-    with pytest.raises(build_plan.InvalidRequirements):
-        build_plan.check_pip_packages([package])
+    with pytest.raises(requirements.InvalidRequirements):
+        requirements.check_pip_packages([package])
 
 
 def test_pip_packages_are_taken_as_pip_names_them():
     given = ["requests[socks]>=2.31,<3", "vobject; python_version > '3.9'", "x @ git+https://git.example/x@v1", ""]
-    assert len(build_plan.check_pip_packages(given)) == 3
+    assert len(requirements.check_pip_packages(given)) == 3
 
 
 @pytest.mark.parametrize("line", ["curl; rm -rf /", "-o=x", "$(id)", "Curl", "a", "curl && true"])
 def test_an_apt_package_cannot_be_a_command(tree, line):
     put_addon(tree, "acme_notes")
     put(tree, "apt.txt", f"# comment\n{line}\n")
-    with pytest.raises(build_plan.InvalidRequirements, match=r"apt.txt, line 2"):
+    with pytest.raises(requirements.InvalidRequirements, match=r"apt.txt, line 2"):
         context(tree)
 
 
@@ -445,7 +445,7 @@ def test_a_requirements_file_includes_only_what_is_in_the_repository(tree, inclu
     put_addon(tree, "acme_notes")
     put(tree.parent, "outside.txt")
     put(tree, "requirements.txt", f"-r {include}\n")
-    with pytest.raises(build_plan.InvalidRequirements, match="not in the repository"):
+    with pytest.raises(requirements.InvalidRequirements, match="not in the repository"):
         context(tree)
 
 

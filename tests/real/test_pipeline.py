@@ -16,7 +16,7 @@ from deployments.services import Who
 from deployments.states import Status, StepKind, Trigger, Way
 from instances.models import Door, Instance
 from instances.runtimes import runtime_for
-from projects.models import Environment, Project, Server
+from projects.models import Environment, Project, Repository, Server
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
 from tests.real.writer import Reader, Writer
@@ -108,8 +108,8 @@ def odoo_containers(environment: Environment) -> dict[str, str]:
     return {one.name: one.state for one in found}
 
 
-def module_version(environment: Environment) -> str:
-    sql = "SELECT latest_version FROM ir_module_module WHERE name = 'acme_notes'"
+def module_version(environment: Environment, module: str = "acme_notes") -> str:
+    sql = f"SELECT latest_version FROM ir_module_module WHERE name = '{module}'"  # noqa: S608 - our own
     return runtime_for(environment.server).databases.query(environment.database, sql)[0][0]
 
 
@@ -444,6 +444,29 @@ def test_a_rollback_by_hand_brings_back_the_first_version_with_its_data(
     assert module_version(production) == "19.0.1.0.0"
     assert notes_in(production) == then
     assert notes_in(production, Snapshot.objects.get(deployment=back).database) == everything
+
+
+def test_an_addon_of_a_further_repository_is_installed_and_updated_with_that_alone(
+    deploy: Callable[..., Deployment], production: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    oca = GitRemote(tmp_path_factory.getbasetemp() / "oca")
+    tools = "{'name': 'Tools', 'version': '1.0.0', 'depends': ['base', 'acme_notes']}"
+    oca.commit("Tools", {"acme_tools/__manifest__.py": tools, "acme_tools/__init__.py": ""}, branch="19.0")
+    Repository.objects.create(project=production.project, name="oca", repository_url=oca.url)
+    Environment.objects.filter(pk=production.pk).update(custom_modules=["acme_tools"])
+    production.refresh_from_db()
+
+    installed = deploy()
+
+    assert installed.status == Status.SUCCEEDED, log_of(installed)
+    assert module_version(production, "acme_tools") == "19.0.1.0.0"
+    oca.commit("Newer", {"acme_tools/__manifest__.py": tools.replace("1.0.0", "1.1.0")}, branch="19.0")
+    updated = deploy()
+    assert updated.status == Status.SUCCEEDED, log_of(updated)
+    assert (updated.commit, updated.image == installed.image) == (installed.commit, False)
+    assert "Will update acme_tools: its files changed" in log_of(updated)
+    assert "Will update acme_notes" not in log_of(updated)
+    assert module_version(production, "acme_tools") == "19.0.1.1.0"
 
 
 def test_a_fresh_environment_is_a_copy_of_the_template_and_takes_seconds(

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from deployments import services
+from deployments import further, services
 from deployments.following import plain
 from deployments.models import Deployment
 from deployments.services import NotPossible, RollbackOffer
@@ -96,6 +96,8 @@ def _told(environment: Environment, offer: RollbackOffer, *, with_data: bool) ->
     if live:
         lines.append(f"  Live now   {_named(live)}")
     lines.append(f"  Then       {_named(target)}")
+    if found := further.taken(target):
+        lines.append(f"  With       {plain(', '.join(map(str, found)))}")
     lines.append(f"  Image      {plain(target.image) or 'as it was then'}")
     if with_data and offer.data_from:
         age = relative(offer.data_from)

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from deployments import locks, schedule
+from deployments import further, locks, schedule
 from deployments.condition import Condition, State, conditions
 from deployments.condition_json import LAST, as_json, details
 from deployments.following import plain
@@ -93,6 +93,7 @@ def _one(one: Condition) -> list[str]:
         ("State", _state(one)),
         ("Waits", schedule.why_waiting(one.queued) if one.queued else ""),
         ("Live", " ".join(filter(None, (_version(one.live), plain(one.live.subject) if one.live else "")))),
+        ("With", ", ".join(plain(str(found)) for found in further.taken(one.live)) if one.live else ""),
         ("Since", _moment(one.since)),
         ("By", plain(one.live.requester) if one.live else ""),
         ("Not live", _failure(one)),
