@@ -258,7 +258,7 @@ def end(split: Split, keep: str, who: Who) -> None:
                 first,
                 Trigger.MANUAL,
                 who,
-                ref=live.ref,
+                ref=live.commit or live.ref,  # what was tried, not what its branch has become since
                 commit=live.commit,
                 subject=live.subject,
                 author=live.author,

@@ -1,5 +1,6 @@
 """The test of a connection: whether oCore gets into a repository now, what is in the way, which branches it lacks."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from projects.repository_access import RepositoryAccess
 
 DEADLINES = Deadlines(total=20, silence=15)
 """A person waits for it; asking what a key of the host is may add as much."""
+LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,37 @@ class Finding:
 
 
 def check_project(project: Project) -> list[Finding]:
-    """The project's repository with the branch of each environment."""
+    """The project's repository with the branch of each environment, then its further repositories."""
     environments = Environment.objects.filter(project=project).exclude(branch="").select_related("project")
-    return check(project, [(str(one), one.branch) for one in environments])
+    began = time.monotonic()
+    found = check(project, [(str(one), one.branch) for one in environments])
+    for repository in project.repositories.select_related("project"):
+        left = DEADLINES.total - (time.monotonic() - began)
+        if left < LEAST_SECONDS:
+            return [*found, Finding(f"{repository}", "There was no time left to ask it.", Trouble.NO_CONNECTION)]
+        branches = [(str(repository), repository.branch)] if repository.branch else []
+        deadlines = Deadlines(total=left, silence=min(left, DEADLINES.silence))
+        found += check(repository, branches, what=f"Connection of {repository}", deadlines=deadlines)
+    return found
 
 
-def check(repository: RepositoryAccess, branches: Iterable[tuple[str, str]]) -> list[Finding]:
-    """`branches` are pairs: whose, and which. Takes `DEADLINES.total` at most and a little more; changes nothing here
+def check(
+    repository: RepositoryAccess,
+    branches: Iterable[tuple[str, str]],
+    *,
+    what: str = "Connection",
+    deadlines: Deadlines = DEADLINES,
+) -> list[Finding]:
+    """`branches` are pairs: whose, and which. Takes `deadlines.total` at most and a little more; changes nothing here
     or there. Only the newest deploy key counts, so that one knows whether it has been pasted."""
     wanted = list(branches)
     place = Path(settings.STATE_DIR) / "mirrors" / "never-made"
     try:
         access = repository.access(newest_key_only=True)
-        there = repository.mirror_in(place, access=access, deadlines=DEADLINES).branches({name for _, name in wanted})
+        there = repository.mirror_in(place, access=access, deadlines=deadlines).branches({name for _, name in wanted})
     except GitError as error:
-        return [Finding("Connection", error.message, error.trouble, error.advice, error.detail)]
-    told = [Finding("Connection", f"oCore may read {repository.repository_url}{_by_what(repository)}.")]
+        return [Finding(what, error.message, error.trouble, error.advice, error.detail)]
+    told = [Finding(what, f"oCore may read {repository.repository_url}{_by_what(repository)}.")]
     return told + [_branch(whose, name, there.get(name, "")) for whose, name in wanted]
 
 

@@ -80,11 +80,14 @@ class Repository(RepositoryAccess):
         return f"{self.name} of {self.project}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Another pin means another commit."""
+        """Another pin means another commit. For an ssh address there is a deploy key from the beginning: git hosts take
+        one for one repository only."""
         before = Repository.objects.filter(pk=self.pk).values_list("repository_url", "pin").first()
         if before != (self.repository_url, self.pin):
             self.pinned_commit = ""
         super().save(*args, **kwargs)
+        if self.over_ssh and not self.deploy_key and (before is None or before[0] != self.repository_url):
+            self.make_deploy_key()
 
     def clean(self) -> None:
         super().clean()

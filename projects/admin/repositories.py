@@ -19,7 +19,7 @@ KEPT_SECRET = _shown["fields"][0]
 
 
 BEFORE = ["priority", "name", "repository_url", "repository_username"]
-AFTER = ["branch", "pin", "stands_at", "folder"]
+AFTER = ["key_to_paste", "branch", "pin", "stands_at", "folder"]
 
 
 class RepositoryFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
@@ -39,7 +39,7 @@ class RepositoryInline(admin.StackedInline):  # type: ignore[type-arg]
     form = KeepsSecrets
     formset = RepositoryFormSet
     extra = 0
-    readonly_fields = ["stands_at", KEPT_SECRET]
+    readonly_fields = ["key_to_paste", "stands_at", KEPT_SECRET]
     verbose_name_plural = "further repositories: Odoo Enterprise, OCA, themes"
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -48,6 +48,10 @@ class RepositoryInline(admin.StackedInline):  # type: ignore[type-arg]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Repository]:
         return super().get_queryset(request).select_related("project")
+
+    @admin.display(description="deploy key, public half")
+    def key_to_paste(self, repository: Repository) -> str:
+        return repository.deploy_key_public or "only for ssh addresses"
 
     @admin.display(description="stands at")
     def stands_at(self, repository: Repository) -> str:

@@ -21,7 +21,7 @@ from projects.git import Access, Deadlines, RepositoryUnreachable, Trouble
 from projects.git import errors as git_errors
 from projects.git.address import parse
 from projects.hosts import HOSTS
-from projects.models import Project
+from projects.models import Project, Repository
 from tests import factories
 from tests.git_https import CREDENTIALS, GitHttps
 from tests.git_remote import GitRemote
@@ -263,6 +263,31 @@ def test_page_and_command_tell_the_findings(
     Project.objects.update(repository_url="")
     with pytest.raises(CommandError, match="no git repository"):
         call_command("check_repository", "acme")
+
+
+@pytest.mark.django_db
+def test_a_further_repository_has_a_key_of_its_own_and_is_tested_too(
+    project: Project, remote: GitRemote, root: Client, settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.OCORE_FILE_REPOSITORIES = [str(tmp_path)]
+    Project.objects.update(repository_url=remote.url)
+    further = Repository.objects.create(project=project, name="enterprise", repository_url=SSH)
+    assert further.deploy_key != project.deploy_key == ""
+    page = root.get(reverse("admin:projects_project_change", args=[project.pk])).content.decode()
+    assert further.deploy_key_public in page
+    call_command("deploy_key", "acme", repository="enterprise", new=True)
+    new = Repository.objects.get()
+    assert new.deploy_key != further.deploy_key == new.previous_deploy_key
+    assert new.deploy_key_public in capsys.readouterr().out
+    call_command("deploy_key", "acme", repository="enterprise", remove=True, yes=True)
+    Repository.objects.get().save()
+    assert not Repository.objects.get().deploy_key, "what somebody removed is not made again"
+    with pytest.raises(CommandError, match="no further repository “x”"):
+        call_command("deploy_key", "acme", repository="x")
+    Repository.objects.update(repository_url=f"{remote.url}-gone")
+    found = connection.check_project(Project.objects.get())
+    assert [one.good for one in found] == [True, False]
+    assert "enterprise" in found[1].what
 
 
 def test_an_unreachable_repository_keeps_its_own_words() -> None:

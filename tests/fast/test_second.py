@@ -272,12 +272,13 @@ def test_what_may_be_lost_is_said_before_each_switch(
 
 @pytest.mark.parametrize("share", [100, 40, 0])
 def test_its_data_takes_the_place_of_the_first_ones_which_is_kept(
-    begin: Callable[..., Split], first: Environment, queues: Queues, share: int
+    begin: Callable[..., Split], first: Environment, queues: Queues, remote: GitRemote, share: int
 ) -> None:
     here = Client(first)
     here.write("before")
     there = begin(addon("2.0"), shared=False).environment
     wanted = live(there).commit
+    remote.commit("Nobody has tried this", addon("2.1"), branch="other")
     lead(share, queues)
     Client(there).write("there")
     end("second", queues)
