@@ -10,7 +10,6 @@ from deployments import claims, sight, ways
 from deployments.configuration import thaw
 from deployments.keeper import repairs
 from deployments.models import Deployment
-from deployments.services import NotPossible
 from instances import doors
 from instances.models import Door, Instance
 from instances.processes import STOP_SECONDS
@@ -22,7 +21,7 @@ READY_SECONDS = 120.0
 PROBE_SECONDS = 3.0
 
 
-class Alone(NotPossible):
+class Alone(Exception):
     """Two can't run for a moment: clients have to wait at a closed door instead."""
 
 
