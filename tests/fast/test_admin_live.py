@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from deployments import log_reading
 from deployments.admin import live
 from deployments.models import Deployment, LogChunk, Step
 from deployments.states import FORWARD, Status, StepKind, StepStatus
@@ -93,7 +94,7 @@ def test_a_senseless_offset_is_the_beginning(root: Client, running: Deployment, 
 
 
 def test_much_log_comes_in_portions(root: Client, running: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "POLL_CHARACTERS", 10)
+    monkeypatch.setattr(log_reading, "MOST_CHARACTERS", 10)
     for number in range(5):
         say(running, f"line {number}\n")
     lines, offset, more = [], 0, True
