@@ -36,7 +36,7 @@ class AzureDevOps:
         resource = reading.mapping(document, "resource")
         event = reading.text(document, "eventType") or ("git.push" if "refUpdates" in resource else "unknown")
         pushed = event == "git.push"
-        changes = tuple(_change(update) for update in reading.listed(resource, "refUpdates")) if pushed else ()
+        changes = reading.each(_change, reading.listed(resource, "refUpdates") if pushed else ())
         repository = reading.mapping(resource, "repository") or reading.mapping(
             reading.mapping(resource, "pullRequest"), "repository"
         )
@@ -74,7 +74,7 @@ def _id_of(document: Mapping[str, Any]) -> str:
 def _change(update: Mapping[str, Any]) -> RefChange:
     return reading.moved(
         reading.ref_name(update, "name"),
-        reading.commit_id(update, "oldObjectId", required=False),
+        reading.earlier_id(update, "oldObjectId"),
         reading.commit_id(update, "newObjectId"),
     )
 

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import proof, reading
@@ -71,7 +72,9 @@ class BitbucketCloud:
 
 def changes_of(moves: Sequence[Mapping[str, Any]]) -> tuple[RefChange, ...]:
     """What has neither an old nor a new end moved nothing."""
-    return tuple(_change(move) for move in moves if reading.mapping(move, "new") or reading.mapping(move, "old"))
+    return reading.each(
+        _change, (move for move in moves if reading.mapping(move, "new") or reading.mapping(move, "old"))
+    )
 
 
 def _change(move: Mapping[str, Any]) -> RefChange:
@@ -82,7 +85,7 @@ def _change(move: Mapping[str, Any]) -> RefChange:
     after = reading.commit_id(reading.mapping(new, "target"), "hash", required=bool(new))
     ref = _PREFIXES.get(reading.text(end, "type") or "branch", "") + name
     change = reading.moved(ref, before, after, deleted=not new, forced=move.get("forced") is True)
-    return RefChange(**(vars(change) | {"created": not old}))
+    return replace(change, created=not old)
 
 
 def commits_of(moves: Sequence[Mapping[str, Any]]) -> tuple[PushedCommit, ...]:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import proof, reading
@@ -78,13 +79,14 @@ def _changes(document: Mapping[str, Any]) -> tuple[RefChange, ...]:
     if "push" in document:
         return changes_as_in_the_cloud(reading.listed(reading.mapping(document, "push"), "changes"))
     moves = reading.listed(document, "changes") or reading.listed(document, "refChanges")
-    return tuple(_change(move) for move in moves)
+    return reading.each(_change, moves)
 
 
 def _change(move: Mapping[str, Any]) -> RefChange:
     ref = reading.ref_name(move, "refId") if "refId" in move else reading.ref_name(reading.mapping(move, "ref"), "id")
-    before = reading.commit_id(move, "fromHash", required=False)
-    return reading.moved(ref, before, reading.commit_id(move, "toHash"), deleted=move.get("type") == "DELETE")
+    before, kind = reading.earlier_id(move, "fromHash"), move.get("type")
+    change = reading.moved(ref, before, reading.commit_id(move, "toHash"), deleted=kind == "DELETE")
+    return replace(change, created=change.created or (kind == "ADD" and not change.deleted))
 
 
 def _commits(document: Mapping[str, Any]) -> tuple[PushedCommit, ...]:

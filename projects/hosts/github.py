@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import proof, reading
@@ -26,7 +27,7 @@ class GitHub:
         document = reading.read(body, headers)
         event = reading.identifier(headers, "X-GitHub-Event") or _event_of(document)
         pushed = event == "push"
-        changes = (_change(document),) if pushed else ()
+        changes = reading.each(_change, [document] if pushed else ())
         repository = reading.mapping(document, "repository")
         sender = reading.mapping(document, "sender")
         heads = [reading.mapping(document, "head_commit")] if pushed else []
@@ -74,13 +75,11 @@ def _full_name(repository: Mapping[str, Any]) -> str:
 def _change(document: Mapping[str, Any]) -> RefChange:
     """`after` is the tag object of an annotated tag; `head_commit` is always the commit."""
     ref = reading.ref_name(document, "ref")
-    before = reading.commit_id(document, "before", required=False)
+    before = reading.earlier_id(document, "before")
     after = reading.commit_id(document, "after", required=False)
     head = reading.commit_id(reading.mapping(document, "head_commit"), "id", required=False)
     deleted = document.get("deleted") is True
     if not (after or head or deleted):
         raise Unreadable("neither “after” nor “head_commit” is a commit id")
     change = reading.moved(ref, before, after, head, deleted=deleted, forced=document.get("forced") is True)
-    if not before and document.get("created") is True and not change.deleted:
-        return RefChange(**(vars(change) | {"created": True}))
-    return change
+    return replace(change, created=change.created or (document.get("created") is True and not change.deleted))

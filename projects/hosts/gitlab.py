@@ -39,7 +39,7 @@ class GitLab:
         document = reading.read_json(body)
         event = _event_of(document, headers)
         pushed = event in ("push", "tag_push")
-        changes = (_change(document),) if pushed else ()
+        changes = reading.each(_change, [document] if pushed else ())
         project, repository = reading.mapping(document, "project"), reading.mapping(document, "repository")
         return Push(
             kind=reading.kind_of(changes),
@@ -97,7 +97,7 @@ def _event_of(document: Mapping[str, Any], headers: Mapping[str, str]) -> str:
 def _change(document: Mapping[str, Any]) -> RefChange:
     """`after` is the tag object of an annotated tag; `checkout_sha` is always the commit, null on deletion."""
     ref = reading.ref_name(document, "ref")
-    before = reading.commit_id(document, "before", required=False)
+    before = reading.earlier_id(document, "before")
     after = reading.commit_id(document, "after", required=False)
     head = reading.commit_id(document, "checkout_sha", required=False)
     if not (after or head):
