@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from projects.git.address import Address
+
 from . import proof, reading
+from .api import Api
 from .base import Push, RefChange, Refused, Setup, Unreadable
+from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name, parts_of
 
 _LONG = {"branch": "refs/heads/", "tag": "refs/tags/"}
 _KIN = ("Gitea", "Gogs", "GitHub")
@@ -99,3 +103,37 @@ def _change(event: str, document: Mapping[str, Any]) -> RefChange:
 
 def _name(document: Mapping[str, Any], key: str) -> str:
     return reading.first_text(reading.mapping(document, key), "login", "username", "name")
+
+
+class GiteaStatuses:
+    """Also Forgejo's."""
+
+    token_note = "an access token with the scope write:repository"  # noqa: S105
+    has_deployments = False
+    _STATES: Mapping[State, str] = {
+        "pending": "pending",
+        "running": "pending",
+        "success": "success",
+        "failure": "failure",
+        "error": "error",
+        "cancelled": "warning",
+        "skipped": "warning",
+    }
+
+    def place(self, repository: Address, base: str) -> Place:
+        parts = parts_of(repository) if repository.scheme == "https" else []
+        usual = "/".join([host_of(repository), *parts[:-2], "api/v1"])
+        return Place(base or usual, owner_and_name(repository))
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        return {"Authorization": f"token {credentials.token}"}
+
+    def send(self, api: Api, place: Place, report: Report) -> str:
+        status = {
+            "state": self._STATES[report.state],
+            "target_url": report.url,
+            "description": cut(report.description),
+            "context": report.context,
+        }
+        api.post(f"/repos/{place.path}/statuses/{report.commit}", status)
+        return ""
