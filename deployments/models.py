@@ -8,9 +8,12 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
+from deployments.commit_status import CommitStatus
 from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger, Way
 from ocore.fields import EncryptedMappingField
 from projects.models import Environment, Project
+
+__all__ = ["CommitStatus", "Delivery", "Deployment", "LogChunk", "Snapshot", "StaleTransition", "Step"]
 
 
 class StaleTransition(Exception):
@@ -169,11 +172,13 @@ class Deployment(models.Model):
             models.Index(fields=["status"]),
             models.Index(fields=["environment", "-id"]),
             models.Index(fields=["admitted_at"]),
+            models.Index(fields=["finished_at"]),
         ]
         permissions = [
             ("deploy_environment", "Can deploy an environment"),
             ("roll_back_environment", "Can roll an environment back"),
             ("cancel_deployment", "Can cancel a deployment"),
+            ("report_deployment", "Can tell the git host of a deployment again"),
         ]
 
     def __str__(self) -> str:

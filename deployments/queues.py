@@ -44,6 +44,11 @@ def enqueue_sweep(server: int) -> None:
     _hand_over("slow", "sweep", server)
 
 
+def enqueue_report(deployment: int) -> None:
+    """Its git host is told of it: a queue of its own, for which nothing else waits."""
+    _hand_over("reports", "report_deployment", deployment)
+
+
 def enqueue_edge(server: int) -> None:
     """A person has changed something and waits to see it."""
     _hand_over("urgent", "tell_edge", server)

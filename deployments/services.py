@@ -120,6 +120,8 @@ def request_deployment(
             transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk), robust=True)
         else:
             transaction.on_commit(lambda: schedule.hand_out(environment.server_id), robust=True)
+        if project.report_since and deployment.commit:
+            transaction.on_commit(lambda: queues.enqueue_report(deployment.pk), robust=True)
     return deployment
 
 
