@@ -65,10 +65,10 @@ def card(project: Project) -> dict[str, Any]:
     except reporting.CannotTell as error:
         known["trouble"] = f"{error.message} {error.advice}"
     rows = _rows(project)
-    return known | {
-        "last": rows.exclude(sent_at=None).order_by("-sent_at").first(),
-        "problem": rows.exclude(problem="").order_by("-pk").first(),
-    }
+    last = rows.exclude(sent_at=None).order_by("-sent_at").first()
+    problem = rows.exclude(problem="").order_by("-pk").first()
+    # What went wrong before a later deployment could be told of is over.
+    return known | {"last": last, "problem": None if problem and last and problem.pk < last.pk else problem}
 
 
 def _rows(project: Project) -> QuerySet[CommitStatus]:

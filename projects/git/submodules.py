@@ -54,5 +54,6 @@ def is_this_machine(host: str) -> bool:
     found: list[str] = []
     with contextlib.suppress(OSError, UnicodeError):
         found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+    given = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+    addresses = [getattr(address, "ipv4_mapped", None) or address for address in given]
     return any(address.is_loopback or address.is_link_local or address.is_unspecified for address in addresses)

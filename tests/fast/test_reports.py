@@ -477,7 +477,10 @@ def test_the_pages_say_what_was_told_and_what_went_wrong_and_no_token(acme: Envi
     assert "<code>acme/addons</code> at <code>https://api.github.com</code>" in of_project
     assert TOKEN not in page + of_project
 
+    deployed(acme, commit=OLD)
     host.fails = None
+    clock()
+    assert "It answered 401." not in client.get(url(acme.project)).content.decode(), "over"
     reports.tell_again(deployment)
     clock()
     page = client.get(url(deployment)).content.decode()

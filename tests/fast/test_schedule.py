@@ -238,6 +238,7 @@ def test_the_clock_hands_over_again_what_went_with_redis_and_what_nobody_handed_
         (deployment_queues.enqueue_pending, "slow"),
         (deployment_queues.enqueue_removal, "slow"),
         (deployment_queues.enqueue_sweep, "slow"),
+        (deployment_queues.enqueue_report, "reports"),
     ],
 )
 def test_what_waits_already_is_not_queued_again_and_its_like_for_another_is(

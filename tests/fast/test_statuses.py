@@ -406,7 +406,10 @@ def test_nobody_there_may_be_there_later(settings: Any) -> None:
     assert (caught.value.again, caught.value.message) == (True, "It could not be reached.")
 
 
-@pytest.mark.parametrize("base", ["http://git.example.com", "https://127.0.0.1:1", "https://localhost", "ftp://x", "x"])
+@pytest.mark.parametrize(
+    "base",
+    ["http://git.example.com", "https://127.0.0.1:1", "https://[::ffff:7f00:1]", "https://localhost", "ftp://x", "x"],
+)
 def test_neither_plain_http_nor_this_machine_is_told_anything(base: str) -> None:
     """Unless the operator names the host."""
     with pytest.raises(StatusNotTaken) as caught:
