@@ -118,11 +118,11 @@ def request_deployment(
         if queued:
             Deployment.objects.filter(pk=queued.pk).update(superseded_by=deployment)
         if deployment.admitted_at:
-            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk), robust=True)
+            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk, new=True), robust=True)
         else:
             transaction.on_commit(lambda: schedule.hand_out(environment.server_id), robust=True)
         if project.report_since and deployment.commit:
-            transaction.on_commit(lambda: queues.enqueue_report(deployment.pk), robust=True)
+            transaction.on_commit(lambda: queues.enqueue_report(deployment.pk, new=True), robust=True)
     return deployment
 
 

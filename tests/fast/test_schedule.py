@@ -253,6 +253,17 @@ def test_what_waits_already_is_not_queued_again_and_its_like_for_another_is(
     assert [arguments for _, arguments in queues.jobs[queue]] == [(11,), (1,)]
 
 
+def test_a_new_one_is_queued_without_looking_through_what_waits(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long queue is not read by each push."""
+    monkeypatch.setattr(deployment_queues, "_waits", lambda queue, what: pytest.fail("it was looked through"))
+
+    deployment_queues.enqueue_deployment(1, new=True)
+
+    assert queues.jobs["deployments"] == [("run_deployment", (1,))]
+
+
 def moment(seconds: int) -> datetime:
     return datetime(2026, 1, 1, tzinfo=timezone.get_default_timezone()) + timedelta(seconds=seconds)
 
