@@ -8,6 +8,7 @@ from deployments import jobs
 RECONCILE_SECONDS = 10
 KEEP_SECONDS = 5
 EDGES_SECONDS = 10
+REPORTS_SECONDS = 10
 LOOK_AT_EDGES_SECONDS = 30
 
 # A job that waited longer than its interval is dropped: the next one does the same.
@@ -17,6 +18,7 @@ for job, seconds in (
     (jobs.look_at_edges, LOOK_AT_EDGES_SECONDS),
     (jobs.probe_environments, settings.OCORE_PROBE_SECONDS),
     (jobs.hand_over_edges, EDGES_SECONDS),
+    (jobs.hand_over_reports, REPORTS_SECONDS),
     (jobs.look_at_certificates, settings.OCORE_CERTIFICATE_SECONDS),
 ):
     register(job, "chores", interval=seconds, ttl=seconds, result_ttl=0)

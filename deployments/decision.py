@@ -83,7 +83,7 @@ def _take(environment: Environment, push: Push, change: RefChange, delivery: Del
     entry: dict[str, Any] = {"environment": environment.path, "verdict": verdict, "reason": reason}
     if deployment:
         entry |= {"deployment": deployment.pk, "commit": change.head}
-        replaced = deployment.supersedes.first()
+        replaced = deployment.supersedes.only("pk", "superseded_by").first()
         if replaced:
             entry |= {"reason": f"Queued; it supersedes #{replaced.pk}, which waited.", "supersedes": replaced.pk}
         decision.deployments.append(deployment)

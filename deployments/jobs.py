@@ -16,6 +16,7 @@ from deployments import (
     queues,
     recovery,
     removal,
+    reports,
     scaling,
     schedule,
     second,
@@ -43,13 +44,17 @@ def recover_deployment(pk: int) -> None:
 
 
 def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
-    environment, server = Deployment.objects.values_list("environment", "environment__server").get(pk=pk)
+    environment, server, reports_since = Deployment.objects.values_list(
+        "environment", "environment__server", "environment__project__report_since"
+    ).get(pk=pk)
     try:
         deployment = act(pk)
     except pipeline.Busy:
         return
     finally:
         schedule.hand_out(server)
+    if reports_since:
+        queues.enqueue_report(pk)
     if deployment.takes_from_id:
         queues.enqueue_second(deployment.takes_from_id)
     if deployment.status == Status.SUCCEEDED:
@@ -60,6 +65,14 @@ def _bring_to_an_end(pk: int, act: Callable[[int], Deployment]) -> None:
 
 def dump_snapshots(pk: int) -> None:
     dumps.dump_for(pk)
+
+
+def report_deployment(pk: int) -> None:
+    reports.carry_out(pk)
+
+
+def hand_over_reports() -> None:
+    reports.hand_over_owed()
 
 
 def refresh_pending(pk: int) -> None:

@@ -8,6 +8,7 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
+from deployments.commit_status import CommitStatus
 from deployments.locks import Lock
 from deployments.states import FINAL, TRANSITIONS, UNDERWAY, Status, StepKind, StepStatus, Trigger, Way
 from deployments.tokens import ApiToken, KeptAnswer
@@ -16,6 +17,7 @@ from projects.models import Environment, Project
 
 __all__ = [
     "ApiToken",
+    "CommitStatus",
     "Delivery",
     "Deployment",
     "KeptAnswer",
@@ -188,12 +190,14 @@ class Deployment(models.Model):
             models.Index(fields=["status"]),
             models.Index(fields=["environment", "-id"]),
             models.Index(fields=["admitted_at"]),
+            models.Index(fields=["finished_at"]),
         ]
         permissions = [
             ("deploy_environment", "Can deploy an environment"),
             ("roll_back_environment", "Can roll an environment back"),
             ("cancel_deployment", "Can cancel a deployment"),
             ("lock_environment", "Can lock an environment, so that no deployment begins there, and unlock it"),
+            ("report_deployment", "Can tell the git host of a deployment again"),
         ]
 
     def __str__(self) -> str:

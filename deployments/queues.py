@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 
 
-def enqueue_deployment(pk: int) -> None:
-    _hand_over("deployments", "run_deployment", pk)
+def enqueue_deployment(pk: int, *, new: bool = False) -> None:
+    _hand_over("deployments", "run_deployment", pk, new=new)
 
 
 def enqueue_recovery(pk: int) -> None:
@@ -44,6 +44,11 @@ def enqueue_sweep(server: int) -> None:
     _hand_over("slow", "sweep", server)
 
 
+def enqueue_report(deployment: int, *, new: bool = False) -> None:
+    """Its git host is told of it: a queue of its own, for which nothing else waits."""
+    _hand_over("reports", "report_deployment", deployment, new=new)
+
+
 def enqueue_edge(server: int) -> None:
     """A person has changed something and waits to see it."""
     _hand_over("urgent", "tell_edge", server)
@@ -68,13 +73,14 @@ def control_waits(instance: int) -> bool:
         return True
 
 
-def _hand_over(queue_name: str, job: str, pk: int) -> None:
+def _hand_over(queue_name: str, job: str, pk: int, *, new: bool = False) -> None:
     """Unless the same waits already: the clock asks every few seconds, and a queue must not grow by that. While one is
-    at work another may wait, for what was new after it had looked; hence an id of its own for each."""
+    at work another may wait, for what was new after it had looked; hence an id of its own for each. For a `new` row
+    nothing can wait, and a long queue isn't read through."""
     what = f"{job}-{pk}"
     try:
         queue = django_rq.get_queue(queue_name)
-        if not _waits(queue, what):
+        if new or not _waits(queue, what):
             queue.enqueue(f"deployments.jobs.{job}", pk, job_id=f"{what}-{token_hex(4)}")
     except RedisError as error:
         logger.error("%s of %s waits until the clock asks again, Redis does not answer: %s", job, pk, error)

@@ -11,6 +11,20 @@ from projects.hosts import RefChange
 from projects.inheritance import resolve
 from projects.models import BranchRule, Environment, Project
 
+_ASKED = (
+    "name",
+    "slug",
+    "kind",
+    "branch",
+    "auto_deploy",
+    "skip_words",
+    "removing_since",
+    "second_of",
+    "server",
+    "project",
+)
+"""Of an environment, what a push is decided by: each column costs a webhook's answer some of its time, and a password
+has to be decrypted."""
 _TRAILER = re.compile(r"^skip-checks:[ \t]*true[ \t]*$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -25,7 +39,7 @@ class Reached:
 def reached(project: Project, change: RefChange, *, lock: bool = False) -> Reached:
     """Every environment whose own branch it is; else that of the first rule that matches. With `lock`, so that of two
     deliveries of one commit at once the second sees what the first has queued."""
-    rows: QuerySet[Environment] = project.environments.select_related("project", "server").order_by("pk")
+    rows: QuerySet[Environment] = project.environments.order_by("pk").only(*_ASKED)
     if lock:
         rows = rows.select_for_update(of=("self",))
     if change.deleted:

@@ -73,7 +73,7 @@ def request_deployment(
         )
     Instance.ensure_first(environment)
     with transaction.atomic():
-        if Environment.objects.select_for_update().get(pk=environment.pk).removing_since:
+        if Environment.objects.select_for_update().values_list("removing_since", flat=True).get(pk=environment.pk):
             raise NotPossible(f"{environment} is being removed.")
         if at_work.being_ended(environment):
             raise NotPossible(f"{environment} is a second version that is being ended.")
@@ -88,7 +88,8 @@ def request_deployment(
                 f"The rollback of {failed} failed, and a person must look at {environment} first.",
                 advice="Try the rollback again, or deploy with force if you know that its data is right.",
             )
-        queued = Deployment.objects.filter(environment=environment, status=Status.QUEUED).first()
+        waiting = Deployment.objects.filter(environment=environment, status=Status.QUEUED)
+        queued = waiting.only("status", "token", "queued_since", "admitted_at", "environment").first()
         if queued:
             try:
                 # Under its token: the worker that claims it raises that.
@@ -119,9 +120,11 @@ def request_deployment(
         if queued:
             Deployment.objects.filter(pk=queued.pk).update(superseded_by=deployment)
         if deployment.admitted_at:
-            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk), robust=True)
+            transaction.on_commit(lambda: queues.enqueue_deployment(deployment.pk, new=True), robust=True)
         else:
             transaction.on_commit(lambda: schedule.hand_out(environment.server_id), robust=True)
+        if project.report_since and deployment.commit:
+            transaction.on_commit(lambda: queues.enqueue_report(deployment.pk, new=True), robust=True)
     return deployment
 
 
@@ -151,7 +154,8 @@ def superseded_words(deployment: Deployment) -> str:
 
 def broken_by(environment: Environment) -> Deployment | None:
     """The deployment whose rollback failed, with nothing gone live since."""
-    failed = Deployment.objects.filter(environment=environment, status=Status.ROLLBACK_FAILED).first()
+    failures = Deployment.objects.filter(environment=environment, status=Status.ROLLBACK_FAILED)
+    failed = failures.only("pk", "status", "environment").first()
     if failed is None:
         return None
     later = Deployment.objects.filter(environment=environment, pk__gt=failed.pk, status=Status.SUCCEEDED)

@@ -6,13 +6,17 @@ from deployments.models import Deployment
 from deployments.states import ACTIVE, Status, Trigger
 from projects.models import Environment
 
+_STANDING = ("status", "live", "commit", "trigger", "forced", "rollback_to", "requester", "environment")
+_LATEST = ("status", "pushed_from", "pushed_to", "cancelled_by", "superseded_by", "environment")
+"""Of a deployment, what is asked for here: each column costs a webhook's answer some of its time."""
+
 
 class Standing:
     """What waits, is at work or is live in an environment, newest first: asked for once, for all that a push needs."""
 
     def __init__(self, environment: Environment) -> None:
         rows = Deployment.objects.filter(environment=environment).filter(Q(status__in=ACTIVE) | Q(live=True))
-        found = list(rows.defer("secret_variables", "configuration", "addons"))
+        found = list(rows.only(*_STANDING))
         self._active = [one for one in found if one.status in ACTIVE]
         self._live = next((one for one in found if one.live), None)
 
@@ -33,6 +37,6 @@ def pushed_before(environment: Environment, ref: str, before: str, commit: str) 
     """What the same push caused, if it is the latest of its ref here: ids of deliveries are unsigned, so one that was
     listened to can be sent again under another."""
     pushes = Deployment.objects.filter(environment=environment, trigger=Trigger.PUSH, ref=ref[:255])
-    latest = pushes.exclude(pushed_to="").first()
+    latest = pushes.exclude(pushed_to="").only(*_LATEST).first()
     same = latest and (latest.pushed_from, latest.pushed_to) == (before, commit)
     return latest if same else None

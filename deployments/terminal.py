@@ -53,7 +53,7 @@ def shell_account() -> Who:
 
 def find_project(slug: str) -> Project:
     """Raises `NotPossible` with the names that come near."""
-    project = Project.objects.filter(slug=slug).first()
+    project = Project.objects.filter(slug=plain(slug)).first()
     if project is None:
         raise NotPossible(
             f"There is no project “{plain(slug)}”.",
@@ -64,7 +64,7 @@ def find_project(slug: str) -> Project:
 
 def find_environment(path: str) -> Environment:
     """By `project/environment`. Raises `NotPossible` with the names that come near."""
-    project, _, slug = path.partition("/")
+    project, _, slug = plain(path).partition("/")
     rows = Environment.objects.select_related("project", "server")
     environment = rows.filter(project__slug=project, slug=slug).first()
     if environment is None:

@@ -149,6 +149,7 @@ RQ_QUEUES = {
     "deployments": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT + 3600},
     "chores": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600},  # the clock's
     "slow": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": OCORE_DEPLOYMENT_TIMEOUT},  # dumps, removals, looking for commits
+    "reports": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 90},  # what git hosts are told, which no deployment waits for
 }
 # django-rq's dashboard lets any staff user empty the queues; the admin shows what matters itself.
 RQ_SHOW_ADMIN_LINK = False
@@ -212,6 +213,8 @@ OCORE_SKIP_WORDS: list[str] = env.list(
     "OCORE_SKIP_WORDS",
     default=["[skip deploy]", "[deploy skip]", "[no deploy]", "[skip ci]", "[ci skip]", "[no ci]"],
 )
+# Git hosts whose API may be told statuses over plain http, or that are this very machine: host, or host:port.
+OCORE_PLAIN_GIT_HOSTS: list[str] = env.list("OCORE_PLAIN_GIT_HOSTS", default=[])
 
 # What separates this oCore's containers, images, volumes, networks and databases from another's on one server.
 OCORE_NAMESPACE = env("OCORE_NAMESPACE", default="ocore")

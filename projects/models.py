@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from ocore.fields import EncryptedTextField
 from ocore.machine.processes import is_dead
-from projects import inheritance, sizes, validators
+from projects import inheritance, reporting, sizes, validators
 from projects.domains import Domain
 from projects.hosts import HOSTS
 from projects.hosts.proof import SIGNING_TOKEN, signing_key
@@ -71,6 +71,28 @@ class Project(RepositoryAccess, EnvironmentOverrides):
         help_text="GitLab only: the token that GitLab made itself to sign with (whsec_…). Encrypted, never shown "
         "again. Empty: the webhook secret that oCore made is the proof.",
     )
+    report_to_host = models.CharField(
+        max_length=20,
+        choices=reporting.KINDS,
+        blank=True,
+        verbose_name="tell the git host",
+        help_text="What becomes of each commit that is deployed: shown beside it there, with a link to here.",
+    )
+    report_url = models.CharField(
+        max_length=300,
+        blank=True,
+        validators=[validators.validate_api_url],
+        verbose_name="address of the git host's API",
+        help_text="Such as https://git.example.com/api/v4. Empty: as follows from the repository's address.",
+    )
+    report_token = EncryptedTextField(
+        blank=True,
+        verbose_name="token for that API",
+        help_text="Must be allowed to write commit statuses. Encrypted, never shown again. Empty: the access token "
+        "above, where the API is the repository's own host.",
+    )
+    report_since = models.DateTimeField(null=True, blank=True, editable=False)
+    """Since when it is told: nothing of before."""
     webhook_secret = EncryptedTextField(blank=True, editable=False)
     previous_webhook_secret = EncryptedTextField(blank=True, editable=False)
     previous_webhook_secret_until = models.DateTimeField(null=True, blank=True, editable=False)
@@ -98,6 +120,10 @@ class Project(RepositoryAccess, EnvironmentOverrides):
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self.webhook_secret:
             self.webhook_secret = new_token()
+        if bool(self.report_to_host) != bool(self.report_since):
+            self.report_since = timezone.now() if self.report_to_host else None
+            if kwargs.get("update_fields") is not None:
+                kwargs["update_fields"] = {*kwargs["update_fields"], "report_since"}
         super().save(*args, **kwargs)
 
     def clean(self) -> None:
@@ -106,6 +132,7 @@ class Project(RepositoryAccess, EnvironmentOverrides):
         token = self.signing_token
         if token and not (token.startswith(SIGNING_TOKEN) and len(signing_key(token)) >= LEAST_KEY):
             raise ValidationError({"signing_token": "This is no signing token: whsec_ and at least 32 characters."})
+        reporting.check(self, Project.objects.filter(pk=self.pk).first() if self.pk else None)
 
     def rotate_webhook_secret(self) -> None:
         """A new secret; the old one is accepted for a while, so that no push is refused meanwhile."""

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 
 import psycopg
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from psycopg.conninfo import conninfo_to_dict
 
@@ -169,6 +170,21 @@ def validate_https_url(url: str) -> None:
     """An address over TLS, without user, query or fragment."""
     if not re.fullmatch(rf"https://{_HOST_AND_PORT}(?:/[A-Za-z0-9._~/-]*)?", url):
         raise ValidationError(f"“{printable(url)}” is not an https:// address.")
+
+
+def validate_api_url(url: str) -> None:
+    """The base of an API: http only where the operator has allowed that host, no user, query or fragment."""
+    match = re.fullmatch(rf"(https?)://({_HOST_AND_PORT})(?:/[A-Za-z0-9._~%-]+)*/?", url)
+    if not match:
+        raise ValidationError(
+            f"“{printable(url)}” is not the address of an API. Write for example https://git.example.com/api/v4."
+        )
+    host = match[2].lower()
+    if match[1] == "http" and not {host, host.partition(":")[0]} & set(settings.OCORE_PLAIN_GIT_HOSTS):
+        raise ValidationError(
+            "A token is sent there, so the address must begin with https://. For a host without TLS the operator of "
+            "this portal names it in OCORE_PLAIN_GIT_HOSTS."
+        )
 
 
 def validate_path(path: str) -> None:

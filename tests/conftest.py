@@ -43,7 +43,11 @@ class Queues:
         from deployments import jobs
 
         for _ in range(100):
-            queued = [job for name in ("urgent", "deployments", "chores", "slow") for job in self.jobs.get(name, [])]
+            queued = [
+                job
+                for name in ("urgent", "deployments", "chores", "slow", "reports")
+                for job in self.jobs.get(name, [])
+            ]
             if not queued:
                 return
             for name in self.jobs:

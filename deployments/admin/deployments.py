@@ -10,8 +10,8 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from deployments import retries, services
-from deployments.admin import live
+from deployments import reports, retries, services
+from deployments.admin import live, told
 from deployments.admin.badges import LARGE, cause_words, commit_words, status_tag
 from deployments.admin.frozen import frozen_tables
 from deployments.admin.who import who
@@ -25,12 +25,13 @@ from projects.models import Environment
 
 CANCEL = Act("cancel", "deployments.cancel_deployment")
 RETRY = Act("retry-rollback", "deployments.roll_back_environment")
+REPORT = Act("report", "deployments.report_deployment")
 AGAIN = Act("deploy-again", "deployments.deploy_environment", methods=("GET", "POST"))
 
 
 @admin.register(Deployment)
 class DeploymentAdmin(ActsOnObjects, ReadOnly):
-    acts = [CANCEL, RETRY, AGAIN, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
+    acts = [CANCEL, RETRY, AGAIN, REPORT, Act("live", "", methods=("GET",)), Act("log", "", methods=("GET",))]
     change_list_template = "admin/ocore/live_change_list.html"
     list_display = ["number", "in_environment", "status_now", "what", "why", "when", "took"]
     list_display_links = ["number"]
@@ -126,6 +127,8 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
             deployment=deployment,
             environment=environment,
             stops=live.stops(deployment),
+            told=told.told_of(deployment),
+            may_report=self.may(request, REPORT, deployment) and told.may_be_told(deployment),
             may_cancel=self.may(request, CANCEL, deployment)
             and deployment.status in (Status.QUEUED, Status.RUNNING)
             and not deployment.switched_at,
@@ -152,6 +155,15 @@ class DeploymentAdmin(ActsOnObjects, ReadOnly):
         self.log_change(request, deployment, "The failed rollback is tried again.")
         messages.success(request, f"The rollback of {deployment} is tried again.")
         return HttpResponseRedirect(deployment.get_absolute_url())
+
+    def report(self, request: HttpRequest, deployment: Deployment) -> None:
+        """Also where the host knows already: somebody may have removed it there."""
+        host = deployment.environment.project.get_host_display()
+        if not reports.tell_again(deployment):
+            messages.error(request, f"{host} is told nothing of {deployment}: see the project's page.")
+            return
+        self.log_change(request, deployment, f"{host} is told again.")
+        messages.success(request, f"{host} is told of {deployment} again, in a moment.")
 
     def deploy_again(self, request: HttpRequest, deployment: Deployment) -> HttpResponse:
         """GET says what would be used again and what would be done anew, POST does it."""

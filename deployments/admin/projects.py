@@ -10,7 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from deployments import edges, hook, jobs
-from deployments.admin import why
+from deployments.admin import told, why
 from deployments.admin.due import REPOSITORIES, tell_due
 from deployments.admin.who import who
 from deployments.models import Delivery
@@ -92,6 +92,7 @@ class WebhookProjectAdmin(GetsIntoRepository, ProjectAdmin):
             "status_url": f"{settings.OCORE_BASE_URL}{reverse('status', args=[project.status_token])}",
             "setup": HOSTS[project.host].setup,
             "health": hook.health(project),
+            "told": told.card(project),
             "deliveries": list(deliveries[:LAST_DELIVERIES]),
             "grace_hours": settings.OCORE_SECRET_GRACE_SECONDS / 3600,
             "previous_accepted": len(project.webhook_secrets) > 1,

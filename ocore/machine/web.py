@@ -4,7 +4,9 @@ import http.client
 import json
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -12,10 +14,18 @@ from django.conf import settings
 from ocore.errors import ExpectedError
 
 TAIL_LINES = 15
+CONNECTION_SECONDS = 60
 
 
 class WebUnavailable(ExpectedError):
     """The web server can't listen, or does not answer."""
+
+
+def keep_connections(databases: Iterable[dict[str, Any]]) -> None:
+    """Of the web's threads, from one request to the next: connecting, and closing SQLite's last connection (it puts its
+    log away then), took longer than the whole answer to a webhook. Not of the workers, which fork."""
+    for database in databases:
+        database |= {"CONN_MAX_AGE": CONNECTION_SECONDS, "CONN_HEALTH_CHECKS": True}
 
 
 def address(bind: str = "") -> tuple[str, int]:

@@ -128,6 +128,7 @@ class ProjectAdmin(ConfirmsReach, ShowsOverrides, NoBulkDelete):
     head = [
         (None, {"fields": ["name", "slug", "description"]}),
         ("Git", {"fields": ["repository_url", "repository_username", "repository_token", "host", "signing_token"]}),
+        ("Statuses at the git host", {"fields": ["report_to_host", "report_url", "report_token"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:

@@ -41,7 +41,7 @@ def address_of(path: str, urls: Mapping[str, str], parent: Address) -> Address:
         ) from None
     if address.scheme == "file" and parent.scheme != "file":
         raise UnsafeRepository(f"The submodule “{shown(path)}” is a folder of this machine, which isn't fetched.")
-    if address.origin != parent.origin and _is_this_machine(address.host):
+    if address.origin != parent.origin and is_this_machine(address.host):
         raise UnsafeRepository(
             f"The submodule “{shown(path)}” is on “{address.host}”, which is this machine or its link.",
             advice="A submodule on another host than its repository must be on one that others reach too.",
@@ -49,10 +49,11 @@ def address_of(path: str, urls: Mapping[str, str], parent: Address) -> Address:
     return address
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
     """Whether the name leads to a loopback or link-local address (cloud metadata); an unknown name doesn't."""
     found: list[str] = []
     with contextlib.suppress(OSError, UnicodeError):
         found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+    given = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+    addresses = [getattr(address, "ipv4_mapped", None) or address for address in given]
     return any(address.is_loopback or address.is_link_local or address.is_unspecified for address in addresses)

@@ -8,10 +8,15 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from projects.git.address import Address
+
 from . import proof, reading
+from .api import Api
 from .base import Push, PushedCommit, RefChange, Setup
+from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name
 
 _PREFIXES = {
     "branch": "refs/heads/",
@@ -72,7 +77,9 @@ class BitbucketCloud:
 
 def changes_of(moves: Sequence[Mapping[str, Any]]) -> tuple[RefChange, ...]:
     """What has neither an old nor a new end moved nothing."""
-    return tuple(_change(move) for move in moves if reading.mapping(move, "new") or reading.mapping(move, "old"))
+    return reading.each(
+        _change, (move for move in moves if reading.mapping(move, "new") or reading.mapping(move, "old"))
+    )
 
 
 def _change(move: Mapping[str, Any]) -> RefChange:
@@ -83,7 +90,7 @@ def _change(move: Mapping[str, Any]) -> RefChange:
     after = reading.commit_id(reading.mapping(new, "target"), "hash", required=bool(new))
     ref = _PREFIXES.get(reading.text(end, "type") or "branch", "") + name
     change = reading.moved(ref, before, after, deleted=not new, forced=move.get("forced") is True)
-    return RefChange(**(vars(change) | {"created": not old}))
+    return replace(change, created=not old)
 
 
 def commits_of(moves: Sequence[Mapping[str, Any]]) -> tuple[PushedCommit, ...]:
@@ -101,3 +108,45 @@ def _with_author(entry: Mapping[str, Any]) -> dict[str, Any]:
     user = reading.text(reading.mapping(author, "user"), "display_name")
     name = user or reading.text(author, "raw").partition(" <")[0]
     return dict(entry) | {"author": {"name": name}}
+
+
+class BitbucketCloudStatuses:
+    token_note = "an access token with repository write; or e-mail:token for an API token of an account"  # noqa: S105
+    has_deployments = False
+    _STATES: Mapping[State, str] = {
+        "pending": "INPROGRESS",
+        "running": "INPROGRESS",
+        "success": "SUCCESSFUL",
+        "failure": "FAILED",
+        "error": "FAILED",
+        "cancelled": "STOPPED",
+        "skipped": "STOPPED",
+    }
+    _LONGEST_KEY = 40
+    _USERS_OF_TOKENS = ("x-token-auth", "x-bitbucket-api-token-auth")
+    """What git calls whoever comes with a token; the API knows no such user."""
+
+    def place(self, repository: Address, base: str) -> Place:
+        known = repository.host.lower() in ("bitbucket.org", "altssh.bitbucket.org")
+        usual = "https://api.bitbucket.org/2.0" if known else f"{host_of(repository)}/2.0"
+        return Place(base or usual, owner_and_name(repository))
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        user = credentials.username not in ("", *self._USERS_OF_TOKENS)
+        return credentials.basic if user or ":" in credentials.token else credentials.bearer
+
+    def send(self, api: Api, place: Place, report: Report) -> str:
+        status = {
+            "key": short_key(report.context, self._LONGEST_KEY),
+            "name": report.context,
+            "state": self._STATES[report.state],
+            "url": report.url,
+            "description": cut(report.description),
+        }
+        api.post(f"/repositories/{place.path}/commit/{report.commit}/statuses/build", status)
+        return ""
+
+
+def short_key(context: str, longest: int) -> str:
+    """The context, or what stands for it where it is too long to be a key."""
+    return context if len(context) <= longest else hashlib.sha256(context.encode()).hexdigest()[:longest]

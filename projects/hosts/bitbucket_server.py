@@ -8,12 +8,18 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
+
+from projects.git.address import Address
 
 from . import proof, reading
+from .api import Api, StatusNotTaken
 from .base import Push, PushedCommit, RefChange, Setup
 from .bitbucket_cloud import changes_of as changes_as_in_the_cloud
 from .bitbucket_cloud import commits_of as commits_as_in_the_cloud
+from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name, parts_of
 
 _PUSHES = ("repo:refs_changed", "repo:push")
 
@@ -79,13 +85,14 @@ def _changes(document: Mapping[str, Any]) -> tuple[RefChange, ...]:
     if "push" in document:
         return changes_as_in_the_cloud(reading.listed(reading.mapping(document, "push"), "changes"))
     moves = reading.listed(document, "changes") or reading.listed(document, "refChanges")
-    return tuple(_change(move) for move in moves)
+    return reading.each(_change, moves)
 
 
 def _change(move: Mapping[str, Any]) -> RefChange:
     ref = reading.ref_name(move, "refId") if "refId" in move else reading.ref_name(reading.mapping(move, "ref"), "id")
-    before = reading.commit_id(move, "fromHash", required=False)
-    return reading.moved(ref, before, reading.commit_id(move, "toHash"), deleted=move.get("type") == "DELETE")
+    before, kind = reading.earlier_id(move, "fromHash"), move.get("type")
+    change = reading.moved(ref, before, reading.commit_id(move, "toHash"), deleted=kind == "DELETE")
+    return replace(change, created=change.created or (kind == "ADD" and not change.deleted))
 
 
 def _commits(document: Mapping[str, Any]) -> tuple[PushedCommit, ...]:
@@ -103,3 +110,48 @@ def _repository(document: Mapping[str, Any]) -> dict[str, Any]:
 def _full_name(repository: Mapping[str, Any]) -> str:
     parts = (reading.text(reading.mapping(repository, "project"), "key"), reading.text(repository, "slug"))
     return "/".join(parts) if all(parts) else ""
+
+
+class BitbucketServerStatuses:
+    """Version 7.4 and above know a build by its repository; older ones by its commit alone, with fewer states."""
+
+    token_note = "an HTTP access token with “Repository read”"  # noqa: S105
+    has_deployments = False
+    _STATES: Mapping[State, str] = {
+        "pending": "INPROGRESS",
+        "running": "INPROGRESS",
+        "success": "SUCCESSFUL",
+        "failure": "FAILED",
+        "error": "FAILED",
+        "cancelled": "CANCELLED",
+        "skipped": "CANCELLED",
+    }
+    _LONGEST_KEY = 255
+
+    def place(self, repository: Address, base: str) -> Place:
+        parts = parts_of(repository)
+        folder = parts[: parts.index("scm")] if "scm" in parts[:-2] else []
+        usual = "/".join([host_of(repository), *folder, "rest"])
+        return Place(base or usual, owner_and_name(repository))
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        return credentials.basic if credentials.username or ":" in credentials.token else credentials.bearer
+
+    def send(self, api: Api, place: Place, report: Report) -> str:
+        project, slug = (quote(part, safe="~") for part in place.repository)
+        status = {
+            "key": report.context[: self._LONGEST_KEY],
+            "name": report.context,
+            "state": self._STATES[report.state],
+            "url": report.url,
+            "description": cut(report.description),
+        }
+        path = f"/api/latest/projects/{project}/repos/{slug}/commits/{report.commit}/builds"
+        try:
+            api.post(path, status, answers=False)
+        except StatusNotTaken as error:
+            if error.code not in (404, 405):
+                raise
+            state = "FAILED" if status["state"] == "CANCELLED" else status["state"]
+            api.post(f"/build-status/1.0/commits/{report.commit}", status | {"state": state}, answers=False)
+        return ""

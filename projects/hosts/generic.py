@@ -38,7 +38,8 @@ class Generic:
     def parse(self, body: bytes, headers: Mapping[str, str]) -> Push:
         document = reading.read_json(body)
         moves = reading.listed(document, "changes") or ([document] if "ref" in document else [])
-        changes = tuple(_change(move) for move in moves)
+        pairs = [(change, move) for move in moves for change in reading.each(_change, [move])]
+        changes = tuple(change for change, _ in pairs)
         ping = not changes and document.get("ping") is True
         repository = reading.text(document, "repository")
         return Push(
@@ -49,7 +50,7 @@ class Generic:
             full_name="" if "://" in repository else repository,
             urls=reading.addresses(repository if "://" in repository else ""),
             pusher=reading.text(document, "pusher") if changes else "",
-            commits=tuple(_commit(change, move) for change, move in zip(changes, moves, strict=True) if change.head),
+            commits=tuple(_commit(change, move) for change, move in pairs if change.head),
         )
 
     def delivery_id(self, headers: Mapping[str, str], body: bytes) -> str:
@@ -65,7 +66,7 @@ class Generic:
 def _change(move: Mapping[str, Any]) -> RefChange:
     return reading.moved(
         reading.ref_name(move, "ref"),
-        reading.commit_id(move, "before", required=False),
+        reading.earlier_id(move, "before"),
         reading.commit_id(move, "after"),
         reading.commit_id(move, "commit", required=False),
         forced=move.get("forced") is True if "forced" in move else None,

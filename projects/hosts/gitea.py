@@ -9,12 +9,19 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from projects.git.address import Address
+
 from . import proof, reading
+from .api import Api
 from .base import Push, RefChange, Refused, Setup, Unreadable
+from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name, parts_of
 
 _LONG = {"branch": "refs/heads/", "tag": "refs/tags/"}
+_KIN = ("Gitea", "Gogs", "GitHub")
+"""Whose headers each of them sends as well: for what was kept of a delivery without its own."""
 
 
 class Gitea:
@@ -40,8 +47,10 @@ class Gitea:
 
     def parse(self, body: bytes, headers: Mapping[str, str]) -> Push:
         document = reading.read(body, headers)
-        event = reading.identifier(headers, f"X-{self.prefix}-Event") or _event_of(document)
-        changes = _changes(event, document)
+        names = (f"X-{prefix}-Event" for prefix in (self.prefix, *_KIN))
+        event = next(filter(None, (reading.identifier(headers, name) for name in names)), "") or _event_of(document)
+        moves = event == "push" or (event == "delete" and reading.text(document, "ref_type") in _LONG)
+        changes = reading.each(partial(_change, event), [document] if moves else ())
         repository = reading.mapping(document, "repository")
         pushed = event == "push"
         heads = [reading.mapping(document, "head_commit")] if pushed else []
@@ -79,24 +88,53 @@ def _event_of(document: Mapping[str, Any]) -> str:
     return "unknown"
 
 
-def _changes(event: str, document: Mapping[str, Any]) -> tuple[RefChange, ...]:
-    if event == "delete":
-        prefix = _LONG.get(reading.text(document, "ref_type"))
-        if prefix is None:
-            return ()
-        ref = reading.ref_name(document, "ref")
-        return (reading.moved(ref if ref.startswith("refs/") else prefix + ref, "", "", deleted=True),)
-    if event != "push":
-        return ()
+def _change(event: str, document: Mapping[str, Any]) -> RefChange:
     ref = reading.ref_name(document, "ref")
-    before = reading.commit_id(document, "before", required=False)
+    if event == "delete":
+        prefix = "" if ref.startswith("refs/") else _LONG[reading.text(document, "ref_type")]
+        return reading.moved(prefix + ref, "", "", deleted=True)
+    before = reading.earlier_id(document, "before")
     after = reading.commit_id(document, "after", required=False)
     commit = reading.commit_id(reading.mapping(document, "head_commit"), "id", required=False)
     if not (after or commit):
         raise Unreadable("“after” is not a commit id")
     # Newer ones name the commit of an annotated tag; of a branch what it is at counts.
-    return (reading.moved(ref, before, after, commit if ref.startswith("refs/tags/") or not after else ""),)
+    return reading.moved(ref, before, after, commit if ref.startswith("refs/tags/") or not after else "")
 
 
 def _name(document: Mapping[str, Any], key: str) -> str:
     return reading.first_text(reading.mapping(document, key), "login", "username", "name")
+
+
+class GiteaStatuses:
+    """Also Forgejo's."""
+
+    token_note = "an access token with the scope write:repository"  # noqa: S105
+    has_deployments = False
+    _STATES: Mapping[State, str] = {
+        "pending": "pending",
+        "running": "pending",
+        "success": "success",
+        "failure": "failure",
+        "error": "error",
+        "cancelled": "warning",
+        "skipped": "warning",
+    }
+
+    def place(self, repository: Address, base: str) -> Place:
+        parts = parts_of(repository) if repository.scheme == "https" else []
+        usual = "/".join([host_of(repository), *parts[:-2], "api/v1"])
+        return Place(base or usual, owner_and_name(repository))
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        return {"Authorization": f"token {credentials.token}"}
+
+    def send(self, api: Api, place: Place, report: Report) -> str:
+        status = {
+            "state": self._STATES[report.state],
+            "target_url": report.url,
+            "description": cut(report.description),
+            "context": report.context,
+        }
+        api.post(f"/repos/{place.path}/statuses/{report.commit}", status)
+        return ""

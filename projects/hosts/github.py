@@ -8,10 +8,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
+
+from projects.git.address import Address
 
 from . import proof, reading
+from .api import Api, StatusNotTaken
 from .base import Push, RefChange, Setup, Unreadable
+from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name
 
 
 class GitHub:
@@ -30,7 +36,7 @@ class GitHub:
         document = reading.read(body, headers)
         event = reading.identifier(headers, "X-GitHub-Event") or _event_of(document)
         pushed = event == "push"
-        changes = (_change(document),) if pushed else ()
+        changes = reading.each(_change, [document] if pushed else ())
         repository = reading.mapping(document, "repository")
         sender = reading.mapping(document, "sender")
         heads = [reading.mapping(document, "head_commit")] if pushed else []
@@ -78,13 +84,101 @@ def _full_name(repository: Mapping[str, Any]) -> str:
 def _change(document: Mapping[str, Any]) -> RefChange:
     """`after` is the tag object of an annotated tag; `head_commit` is always the commit."""
     ref = reading.ref_name(document, "ref")
-    before = reading.commit_id(document, "before", required=False)
+    before = reading.earlier_id(document, "before")
     after = reading.commit_id(document, "after", required=False)
     head = reading.commit_id(reading.mapping(document, "head_commit"), "id", required=False)
     deleted = document.get("deleted") is True
     if not (after or head or deleted):
         raise Unreadable("neither “after” nor “head_commit” is a commit id")
     change = reading.moved(ref, before, after, head, deleted=deleted, forced=document.get("forced") is True)
-    if not before and document.get("created") is True and not change.deleted:
-        return RefChange(**(vars(change) | {"created": True}))
-    return change
+    return replace(change, created=change.created or (document.get("created") is True and not change.deleted))
+
+
+class GitHubStatuses:
+    """Commit statuses, and if wanted deployments with their statuses."""
+
+    token_note = "fine-grained: Commit statuses, and Deployments if told, both “Read and write”; classic: repo"  # noqa: S105
+    has_deployments = True
+    _STATES: Mapping[State, str] = {
+        "pending": "pending",
+        "running": "pending",
+        "success": "success",
+        "failure": "failure",
+        "error": "error",
+        "cancelled": "error",
+        "skipped": "success",
+    }
+    _OF_DEPLOYMENTS: Mapping[State, str] = {
+        "pending": "queued",
+        "running": "in_progress",
+        "success": "success",
+        "failure": "failure",
+        "error": "error",
+        "cancelled": "inactive",
+        "skipped": "inactive",
+    }
+
+    def place(self, repository: Address, base: str) -> Place:
+        host = repository.host.lower()
+        if host in ("github.com", "www.github.com", "ssh.github.com"):
+            usual = "https://api.github.com"
+        else:
+            usual = f"https://api.{host}" if host.endswith(".ghe.com") else f"{host_of(repository)}/api/v3"
+        return Place(base or usual, owner_and_name(repository))
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        return credentials.bearer | {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+
+    def send(self, api: Api, place: Place, report: Report) -> str:
+        status = {
+            "state": self._STATES[report.state],
+            "target_url": report.url,
+            "description": cut(report.description),
+            "context": report.context,
+        }
+        if report.speaks:
+            api.post(f"/repos/{place.path}/statuses/{report.commit}", status)
+        if report.deployment_state is None:
+            return report.remote_id
+        return self._deployment(api, place, report, self._OF_DEPLOYMENTS[report.deployment_state])
+
+    def _deployment(self, api: Api, place: Place, report: Report, state: str) -> str:
+        deployments = f"/repos/{place.path}/deployments"
+        remote = report.remote_id or (self._found(api, deployments, report) if report.again else "")
+        if not remote:
+            remote = _id_of(api.post(deployments, self._new(report)))
+        status = {
+            "state": state,
+            "log_url": report.url,
+            "description": cut(report.description),
+            "environment_url": report.environment_url,
+            "auto_inactive": True,
+        }
+        api.post(f"{deployments}/{remote}/statuses", status)
+        return remote
+
+    def _new(self, report: Report) -> dict[str, Any]:
+        """Of this very commit, whatever its other checks say: it is being deployed already."""
+        return {
+            "ref": report.commit,
+            "task": "deploy",
+            "auto_merge": False,
+            "required_contexts": [],
+            "payload": {"ocore": report.deployment},
+            "environment": report.environment,
+            "description": cut(report.description),
+            "production_environment": report.production,
+        }
+
+    def _found(self, api: Api, deployments: str, report: Report) -> str:
+        """One that an earlier attempt made without hearing of it."""
+        listed = api.get(f"{deployments}?sha={report.commit}&environment={quote(report.environment, safe='')}")
+        ours = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        return next((_id_of(one) for one in ours if one.get("payload") == {"ocore": report.deployment}), "")
+
+
+def _id_of(document: Any) -> str:
+    number = document.get("id") if isinstance(document, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise StatusNotTaken("It did not say under which id it keeps the deployment.", again=False)
+    return str(number)

@@ -9,8 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from projects.git.address import Address
+
 from . import proof, reading
+from .api import Api, StatusNotTaken
 from .base import Push, RefChange, Setup, Unreadable
+from .statuses import Credentials, Place, Report, State, below, cut, host_of
 
 _EVENTS = {"push hook": "push", "tag push hook": "tag_push"}
 
@@ -41,7 +45,7 @@ class GitLab:
         document = reading.read_json(body)
         event = _event_of(document, headers)
         pushed = event in ("push", "tag_push")
-        changes = (_change(document),) if pushed else ()
+        changes = reading.each(_change, [document] if pushed else ())
         project, repository = reading.mapping(document, "project"), reading.mapping(document, "repository")
         return Push(
             kind=reading.kind_of(changes),
@@ -99,9 +103,49 @@ def _event_of(document: Mapping[str, Any], headers: Mapping[str, str]) -> str:
 def _change(document: Mapping[str, Any]) -> RefChange:
     """`after` is the tag object of an annotated tag; `checkout_sha` is always the commit, null on deletion."""
     ref = reading.ref_name(document, "ref")
-    before = reading.commit_id(document, "before", required=False)
+    before = reading.earlier_id(document, "before")
     after = reading.commit_id(document, "after", required=False)
     head = reading.commit_id(document, "checkout_sha", required=False)
     if not (after or head):
         raise Unreadable("neither “after” nor “checkout_sha” is a commit id")
     return reading.moved(ref, before, after, head)
+
+
+class GitLabStatuses:
+    token_note = "a project, group or personal access token with the scope api, as Developer or above"  # noqa: S105
+    has_deployments = False
+    _STATES: Mapping[State, str] = {
+        "pending": "pending",
+        "running": "running",
+        "success": "success",
+        "failure": "failed",
+        "error": "failed",
+        "cancelled": "canceled",
+        "skipped": "canceled",
+    }
+    _API = "/api/v4"
+    _LONGEST_URL = 255
+
+    def place(self, repository: Address, base: str) -> Place:
+        base = base or f"{host_of(repository)}{self._API}"
+        return Place(base, ("/".join(below(repository, base, self._API)),))
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        return {"PRIVATE-TOKEN": credentials.token}
+
+    def send(self, api: Api, place: Place, report: Report) -> str:
+        status = {
+            "state": self._STATES[report.state],
+            "name": report.context,
+            "target_url": report.url[: self._LONGEST_URL],
+            "description": cut(report.description),
+        }
+        if report.ref:
+            status["ref"] = report.ref
+        try:
+            api.post(f"/projects/{place.path}/statuses/{report.commit}", status)
+        except StatusNotTaken as error:
+            # It has this state already: from an attempt whose answer was lost, or two of ours are one of its.
+            if error.code != 400 or "cannot transition status" not in error.detail.lower():
+                raise
+        return ""

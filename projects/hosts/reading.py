@@ -4,7 +4,7 @@ of another kind, or raise `Unreadable`."""
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -148,15 +148,32 @@ def commit_id(document: Mapping[str, Any], key: str, *, required: bool = True) -
     return value
 
 
+def earlier_id(document: Mapping[str, Any], key: str) -> str:
+    """What a ref was at before: "" where that isn't told."""
+    return "" if document.get(key) == "" else commit_id(document, key, required=False)
+
+
 @contextmanager
 def leniently() -> Iterator[None]:
-    """Within it any text passes for a commit's id: to show a person what a delivery says that is refused for that.
-    Never where something is deployed from it."""
+    """Within it any text passes for a commit's id, and a change that cannot be read at all is left out: to show a
+    person what a delivery says that is refused for that. Never where something is deployed from it."""
     token = _lenient.set(True)
     try:
         yield
     finally:
         _lenient.reset(token)
+
+
+def each(read_one: Callable[[Any], RefChange], moves: Iterable[Any]) -> tuple[RefChange, ...]:
+    """The changes that a delivery tells. Raises `Unreadable` if one of them cannot be read."""
+    found = []
+    for move in moves:
+        try:
+            found.append(read_one(move))
+        except Unreadable:
+            if not _lenient.get():
+                raise
+    return tuple(found)
 
 
 def is_zero(sha: str) -> bool:

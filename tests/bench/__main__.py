@@ -15,8 +15,23 @@ from tests.bench import surroundings
 
 if TYPE_CHECKING:
     from ocore.machine.progress import Progress
+    from tests.bench.report import Figure
 
-BENCHES = ("push", "build", "door", "traffic", "limiter", "webhook", "rollback", "restore", "guard", "schedule")
+BENCHES = (
+    "push",
+    "build",
+    "door",
+    "traffic",
+    "limiter",
+    "webhook",
+    "intake",
+    "rollback",
+    "restore",
+    "guard",
+    "schedule",
+)
+ALONE = {"intake"}
+"""Those that need neither a portal nor an engine."""
 SIZES = (35, 1000, 5000)
 
 NEEDED = ("bash", "curl", "docker", "git")
@@ -32,8 +47,10 @@ def main() -> int:
     from ocore.errors import ExpectedError
     from ocore.machine.progress import Progress, told
     from tests.bench.by_hand import ByHandFailed
+    from tests.bench.intake import IntakeWrong
 
-    missing = [program for program in NEEDED if shutil.which(program) is None]
+    alone = set(chosen.benches or BENCHES) <= ALONE
+    missing = [program for program in NEEDED if shutil.which(program) is None and not alone]
     if missing:
         sys.stderr.write(f"The baseline needs {', '.join(missing)} on this machine.\n")
         return 1
@@ -43,22 +60,22 @@ def main() -> int:
     try:
         with surroundings.only_one(results):
             try:
-                surroundings.clean(state)
-                _measure(progress, chosen, results, state)
+                surroundings.clean(state, engine=not alone)
+                (_measure_alone if alone else _measure)(progress, chosen, results, state)
             except BaseException:
                 surroundings.keep_logs(state, results)
                 raise
             finally:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 with progress.step("Removing what the bench has made"):
-                    surroundings.clean(state)
+                    surroundings.clean(state, engine=not alone)
     except KeyboardInterrupt:
         progress.say("Interrupted.")
         return 130
     except ExpectedError as error:
         progress.say(told(error))
         return 1
-    except (ByHandFailed, surroundings.PortalDown) as error:
+    except (ByHandFailed, IntakeWrong, surroundings.PortalDown) as error:
         progress.say(str(error))
         return 1
     return 0
@@ -70,9 +87,9 @@ def _measure(progress: "Progress", chosen: argparse.Namespace, results: Path, st
         cast,
         door,
         guard,
+        intake,
         limiter,
         push,
-        report,
         restore,
         rollback,
         schedule,
@@ -87,6 +104,7 @@ def _measure(progress: "Progress", chosen: argparse.Namespace, results: Path, st
         "traffic": partial(traffic.measure, rate=chosen.rate),
         "limiter": limiter.measure,
         "webhook": webhook.measure,
+        "intake": lambda _, rounds: intake.measure(state, rounds),
         "rollback": rollback.measure,
         "restore": partial(restore.measure, sizes=chosen.sizes),
         "guard": guard.measure,
@@ -98,11 +116,23 @@ def _measure(progress: "Progress", chosen: argparse.Namespace, results: Path, st
         everybody = cast.assemble(state, progress)
         for name in chosen.benches or BENCHES:
             progress.say(f"Measuring: {name}")
-            figures = measures[name](everybody, chosen.rounds)
-            report.write(figures, results / f"{name}.json")
-            progress.say(f"{results / name}.json")
-            sys.stdout.write("\n" + report.table(figures) + "\n")
-            sys.stdout.flush()
+            _tell(progress, measures[name](everybody, chosen.rounds), results, name)
+
+
+def _measure_alone(progress: "Progress", chosen: argparse.Namespace, results: Path, state: Path) -> None:
+    from tests.bench import intake
+
+    progress.say("Measuring: intake")
+    _tell(progress, intake.measure(state, chosen.rounds), results, "intake")
+
+
+def _tell(progress: "Progress", figures: "list[Figure]", results: Path, name: str) -> None:
+    from tests.bench import report
+
+    report.write(figures, results / f"{name}.json")
+    progress.say(f"{results / name}.json")
+    sys.stdout.write("\n" + report.table(figures) + "\n")
+    sys.stdout.flush()
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:

@@ -78,8 +78,9 @@ def keep_logs(state: Path, results: Path) -> None:
         shutil.copytree(state / "log", results / "log")
 
 
-def clean(state: Path) -> None:
-    """End and remove what a bench has made on this machine, an interrupted one's too; the base images stay."""
+def clean(state: Path, *, engine: bool = True) -> None:
+    """End and remove what a bench has made on this machine, an interrupted one's too; the base images stay. Without
+    `engine` nothing of that is looked at."""
     from instances.runtimes.base import ServerSpec
     from instances.runtimes.docker import Engine, remove_everything
     from ocore.machine.engine import find_engine
@@ -88,9 +89,9 @@ def clean(state: Path) -> None:
     from tests.bench import by_hand
 
     stop_running(Progress(), state_dir=state)
-    engine = find_engine()
-    if engine is not None:
-        client = Engine(ServerSpec(name="this machine", endpoint=engine.endpoint)).api
+    found = find_engine() if engine else None
+    if found is not None:
+        client = Engine(ServerSpec(name="this machine", endpoint=found.endpoint)).api
         by_hand.remove(client)
         remove_everything(client, NAMESPACE)
     shutil.rmtree(state, ignore_errors=True)

@@ -3,13 +3,15 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.bench import clients, guard, report, restore, sides, sized, traffic
+from tests.bench import clients, guard, intake, report, restore, sides, sized, traffic
 from tests.bench.__main__ import BENCHES, arguments
 from tests.bench.clients import Aim, Request
 from tests.bench.door import failures, longest_wait
+from tests.bench.intake_world import BRANCHES, REACHES
 from tests.bench.report import Figure
 from tests.git_remote import GitRemote
 from tests.real.writer import Attempt
@@ -226,3 +228,35 @@ def test_a_push_mends_what_an_earlier_one_has_broken_and_code_alone_keeps_the_ve
     assert '"nothing"' not in updated[sides.VIEWS]
     assert code[sides.MANIFEST] == updated[sides.MANIFEST] != "{'version': '19.0.1.7.0'}"
     assert code[sides.CONTROLLER] != updated[sides.CONTROLLER]
+
+
+def _left(sent: list[intake.Push]) -> dict[str, Any]:
+    """What a portal has after the burst that took it in rightly."""
+    once = set(sent)
+    return {
+        "deliveries": {"accepted": 1, "duplicate": len(sent) - len(once)},
+        "ids": [one.identifier for one in once] + ["kept0-1"],
+        "deployments": [[REACHES[one.branch], one.commit, one.identifier] for one in once if one.branch in REACHES],
+        "queued": dict.fromkeys(BRANCHES, 1),
+    }
+
+
+def test_a_burst_is_judged_by_what_is_left_of_it() -> None:
+    sent = intake.burst()
+    assert (len(sent), len(set(sent))) == (10_000, 9_500)
+    intake.judge(sent, _left(sent))
+    for spoil in (
+        lambda left: left["ids"].pop(0),
+        lambda left: left["ids"].append(left["ids"][0]),
+        lambda left: left["deliveries"].update(duplicate=499),
+        lambda left: left["deployments"].pop(),
+        lambda left: left["deployments"].append(left["deployments"][0]),
+        lambda left: left["deployments"][0].__setitem__(
+            0, "staging" if left["deployments"][0][0] != "staging" else "x"
+        ),
+        lambda left: left["queued"].update(production=2),
+    ):
+        left = _left(sent)
+        spoil(left)
+        with pytest.raises(intake.IntakeWrong):
+            intake.judge(sent, left)

@@ -160,10 +160,23 @@ def test_the_signature_is_checked_where_headers_are_given(tmp_path: Path, produc
 
 
 @pytest.mark.django_db
-def test_an_unknown_project_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slug", ["nobody", "\udcff", "a\x00b", "x" * 5000])
+def test_an_unknown_project_is_an_error(tmp_path: Path, slug: str) -> None:
     Project.objects.all().delete()
 
-    assert explain(tmp_path, BODY, "--project", "nobody")[1] == 1
+    told, code = explain(tmp_path, BODY, "--project", slug)
+
+    assert (list(told), code) == (["error"], 1)
+
+
+def test_a_change_that_cannot_be_read_at_all_does_not_hide_the_others(tmp_path: Path) -> None:
+    end = {"type": "branch", "target": {"hash": NEW}}
+    body = {"push": {"changes": [{"new": end}, {"new": end | {"name": "main"}}]}, "repository": {"full_name": "a/b"}}
+
+    told, code = explain(tmp_path, body, provider="bitbucket_cloud")
+
+    assert (code, told["error"]) == (1, "“name” is not the name of a ref")
+    assert (told["repo_full_name"], [change["name"] for change in told["changes"]]) == ("a/b", ["main"])
 
 
 def test_where_only_a_commits_id_is_none_the_rest_is_told_beside_the_error(tmp_path: Path) -> None:

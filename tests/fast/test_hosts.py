@@ -233,6 +233,41 @@ def test_bitbucket_data_center_old_and_new() -> None:
     assert read("bitbucket_server", target, X_Event_Key="pr:merged").full_name == "ACME/addons"
 
 
+def test_what_a_host_says_of_itself_is_believed_where_the_ids_say_nothing() -> None:
+    """An old end that is missing or empty is none, and `created` counts then."""
+    added = {"refId": "refs/heads/main", "toHash": NEW, "type": "ADD"}
+    assert told(read("bitbucket_server", server(added))) == [("push", "refs/heads/main", "", NEW, True, None)]
+    assert told(read("github", gitea(before="", created=True, forced=True)))[0][4:] == (True, True)
+    for host in ("github", "gitlab", "gitea", "gogs", "generic"):
+        assert told(read(host, gitea(before="")))[0][:4] == ("push", "refs/heads/main", "", NEW)
+    assert read("azure_devops", azure(("refs/heads/x", "", NEW))).changes[0].before == ""
+
+
+@pytest.mark.parametrize("kin", ["Gitea", "Gogs", "GitHub"])
+def test_an_event_of_forgejos_is_known_by_the_headers_of_its_kin_too(kin: str) -> None:
+    assert read("forgejo", gitea(), **{f"X_{kin}_Event": "create"}).kind == "other"
+    assert read("forgejo", gitea(), X_Forgejo_Event="push", **{f"X_{kin}_Event": "create"}).kind == "push"
+
+
+OTHER_EVENTS = [
+    *(("github", "X_GitHub_Event", event) for event in ("create", "delete", "pull_request", "status", "merge_group")),
+    *(("gitlab", "X_Gitlab_Event", event) for event in ("Merge Request Hook", "Job Hook", "Note Hook")),
+    *(("gitea", "X_Gitea_Event", event) for event in ("create", "pull_request_sync", "release", "repository")),
+    *(("bitbucket_cloud", "X_Event_Key", event) for event in ("repo:commit_status_created", "pullrequest:fulfilled")),
+    *(("bitbucket_server", "X_Event_Key", event) for event in ("pr:from_ref_updated", "repo:modified", "mirror:x")),
+]
+
+
+@pytest.mark.parametrize(("host", "header", "event"), OTHER_EVENTS)
+def test_an_event_that_is_no_push_moves_nothing_whatever_its_body_has(host: str, header: str, event: str) -> None:
+    """Several have a ref and commits like a push, which is told beside them."""
+    body = gitea(ref_type="branch", changes=[{"refId": "refs/heads/main", "toHash": NEW}], push=cloud()["push"])
+
+    push = read(host, body, **{header: event})
+
+    assert (push.kind, push.event, push.changes, push.commits, push.pusher) == ("other", event, (), (), "")
+
+
 def test_azure_devops_tells_its_event_in_the_body() -> None:
     push = read("azure_devops", azure(("refs/heads/main", OLD, NEW), ("refs/tags/v1", ZERO, NEW)))
 

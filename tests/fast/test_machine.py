@@ -425,7 +425,7 @@ def test_a_redis_elsewhere_is_not_started_here():
 def test_there_are_as_many_workers_as_the_settings_say():
     with override_settings(OCORE_WORKERS=3):
         names = [program.name for program in portal_programs()]
-    assert names == ["redis", "web", "worker.1", "worker.2", "worker.3", "urgent", "chores", "slow", "clock"]
+    assert names == ["redis", "web", "worker.1", "worker.2", "worker.3", "urgent", "chores", "slow", "reports", "clock"]
 
 
 @pytest.mark.parametrize("bind", ["8000", "localhost", "http://localhost:8000", "localhost:8000/x", ":8000"])

@@ -8,6 +8,7 @@ from django.test import Client
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ocore.machine import signs
+from ocore.machine.web import keep_connections
 
 pytestmark = pytest.mark.django_db
 
@@ -60,6 +61,14 @@ def test_without_a_clock_or_a_queues_workers_it_is_not_well(heard: Any, missing:
     assert answer.status_code == 503
     parts = {"database": "pass", "redis": "pass", "workers": workers, "clock": clock}
     assert answer.json() == {"status": "fail"} | parts
+
+
+def test_the_webs_threads_keep_their_connections_and_look_whether_they_are_still_good() -> None:
+    databases: list[dict[str, Any]] = [{"ENGINE": "x", "CONN_MAX_AGE": 0}]
+
+    keep_connections(databases)
+
+    assert databases[0] == {"ENGINE": "x", "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 
 
 def test_without_its_database_it_is_not_well(heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:

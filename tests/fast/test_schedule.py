@@ -238,6 +238,7 @@ def test_the_clock_hands_over_again_what_went_with_redis_and_what_nobody_handed_
         (deployment_queues.enqueue_pending, "slow"),
         (deployment_queues.enqueue_removal, "slow"),
         (deployment_queues.enqueue_sweep, "slow"),
+        (deployment_queues.enqueue_report, "reports"),
     ],
 )
 def test_what_waits_already_is_not_queued_again_and_its_like_for_another_is(
@@ -250,6 +251,17 @@ def test_what_waits_already_is_not_queued_again_and_its_like_for_another_is(
     queues.jobs[queue].pop(0)
     enqueue(1)
     assert [arguments for _, arguments in queues.jobs[queue]] == [(11,), (1,)]
+
+
+def test_a_new_one_is_queued_without_looking_through_what_waits(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long queue is not read by each push."""
+    monkeypatch.setattr(deployment_queues, "_waits", lambda queue, what: pytest.fail("it was looked through"))
+
+    deployment_queues.enqueue_deployment(1, new=True)
+
+    assert queues.jobs["deployments"] == [("run_deployment", (1,))]
 
 
 def moment(seconds: int) -> datetime:
