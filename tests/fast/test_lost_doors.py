@@ -22,8 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment) -> Environment:
-    assert deploy().status == Status.SUCCEEDED
+def live(deployed: Deployment, production: Environment) -> Environment:
     return production
 
 

@@ -26,8 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment, faults: Faults) -> Environment:
-    assert deploy().status == Status.SUCCEEDED
+def live(deployed: Deployment, production: Environment, faults: Faults) -> Environment:
     faults.calls.clear()
     return production
 

@@ -33,8 +33,7 @@ PYTHON = {"acme_notes/models.py": "X = 2\n"}
 
 
 @pytest.fixture
-def first(deploy: Any, production: Environment, faults: Faults) -> Environment:
-    assert deploy().status == Status.SUCCEEDED
+def first(deployed: Deployment, production: Environment, faults: Faults) -> Environment:
     faults.calls.clear()
     return production
 

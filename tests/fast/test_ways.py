@@ -19,9 +19,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment, faults: Faults) -> Deployment:
+def live(deployed: Deployment, production: Environment, faults: Faults) -> Deployment:
     """Acme's production; what it does next is without an update unless a test says otherwise."""
-    made: Deployment = deploy()
+    made = deployed
     faults.calls.clear()
     return made
 
