@@ -8,7 +8,8 @@ from typing import Any
 
 from django.apps import apps
 from django.db import connection, transaction
-from django.db.models import DateTimeField
+from django.db.models import DateTimeField, Model
+from django.db.models.fields import AutoFieldMixin
 
 from ocore.fields import EncryptedTextField
 from projects.models import Environment, new_token
@@ -45,6 +46,8 @@ class Kept:
                 if rows:
                     names, places = ", ".join(map(quote, columns)), ", ".join(["%s"] * len(columns))
                     cursor.executemany(f"INSERT INTO {quote(table)} ({names}) VALUES ({places})", rows)  # noqa: S608
+            if connection.vendor == "postgresql":  # it doesn't look at the numbers that are there
+                _count_from(cursor, {table: f"(SELECT MAX(id) FROM {quote(table)})" for table in _numbered()})  # noqa: S608
 
 
 def traits(environment: Environment) -> tuple[Any, ...]:
@@ -60,23 +63,40 @@ def traits(environment: Environment) -> tuple[Any, ...]:
         and field.attname != "repository_url"
     )
     quote = connection.ops.quote_name
-    counts = " UNION ALL ".join(f"SELECT COUNT(*) FROM {quote(table)}" for table in _tables())  # noqa: S608
+    counts = ", ".join(f"(SELECT COUNT(*) FROM {quote(table)})" for table in _tables())  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(counts)
-        return tuple(cursor.fetchall()), *said
+        cursor.execute(f"SELECT {counts}")
+        return cursor.fetchone(), *said
 
 
 def number_apart() -> None:
     """Rows of each table get numbers of their own, the same in every test: no two kinds are both 1, and what is
     copied meets the numbers that it had."""
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
             cursor.execute("DELETE FROM sqlite_sequence")
             rows = [(table, 100 * number) for number, table in enumerate(_tables(), 1)]
             cursor.executemany("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", rows)
+        else:
+            _count_from(cursor, {table: str(100 * number) for number, table in enumerate(_tables(), 1)})
+
+
+def _count_from(cursor: Any, highest: dict[str, str]) -> None:
+    """PostgreSQL's sequences go on after these, each an expression; where it is null, from where they are."""
+    said = (f"setval(pg_get_serial_sequence('{table}', 'id'), {highest[table]})" for table in _numbered())
+    cursor.execute(f"SELECT {', '.join(said)}")
 
 
 @cache
+def _numbered() -> list[str]:
+    return [table for table, model in _models().items() if isinstance(model._meta.pk, AutoFieldMixin)]
+
+
 def _tables() -> list[str]:
+    return list(_models())
+
+
+@cache
+def _models() -> dict[str, type[Model]]:
     configs = [apps.get_app_config(name) for name in APPS]
-    return [model._meta.db_table for one in configs for model in one.get_models(include_auto_created=True)]
+    return {model._meta.db_table: model for one in configs for model in one.get_models(include_auto_created=True)}

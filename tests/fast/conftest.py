@@ -143,11 +143,10 @@ def deployed(
     """The first deployment of Acme's production. It is really made where nobody has asked for the same before."""
     made, folder = worlds
     world = kept.traits(production)
-    if connection.vendor != "sqlite" or world not in made:
+    if world not in made:
         first = deploy()
         assert first.status == Status.SUCCEEDED, first.error
-        if connection.vendor == "sqlite":
-            made[world] = kept.Kept.of(tmp_path, folder / str(len(made)))
+        made[world] = kept.Kept.of(tmp_path, folder / str(len(made)))
     else:
         made[world].give(tmp_path)
         Project.objects.update(repository_url=remote.url)
