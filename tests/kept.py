@@ -19,22 +19,20 @@ REMOTE = "remote"
 """A test's own repository, in its folder: each has its own already."""
 
 
+Rows = dict[str, tuple[list[str], list[tuple[Any, ...]]]]
+"""By table: its columns, and what they hold."""
+
+
 @dataclass(frozen=True)
 class Kept:
-    rows: dict[str, tuple[list[str], list[tuple[Any, ...]]]]
-    """By table: its columns, and what they hold."""
+    rows: Rows
     files: Path
 
     @classmethod
     def of(cls, state: Path, folder: Path) -> "Kept":
         """As they are now, the files in `state`; a copy of these is kept in `folder`."""
         shutil.copytree(state, folder, ignore=lambda at, _: [REMOTE] if Path(at) == state else [])
-        with connection.cursor() as cursor:
-            rows = {}
-            for table in _tables():
-                cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608 - our own names
-                rows[table] = [column[0] for column in cursor.description], cursor.fetchall()
-        return cls(rows, folder)
+        return cls(_rows(), folder)
 
     def give(self, state: Path) -> None:
         """Instead of all rows of ours that are there now; and the files."""
@@ -67,6 +65,22 @@ def traits(environment: Environment) -> tuple[Any, ...]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {counts}")
         return cursor.fetchone(), *said
+
+
+def exactly(state: Path, url: str) -> tuple[str, ...]:
+    """All that there is in rows and on simulated servers: of two copies the same, until one is changed. `url`: where
+    the test has its repository."""
+    servers = [path.read_text() for path in sorted(state.glob("simulated/*.json"))]
+    return repr(_rows()).replace(url, ""), *servers
+
+
+def _rows() -> Rows:
+    found = {}
+    with connection.cursor() as cursor:
+        for table in _tables():
+            cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608 - our own names
+            found[table] = [column[0] for column in cursor.description], cursor.fetchall()
+    return found
 
 
 def number_apart() -> None:

@@ -131,28 +131,42 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[Any, kept.Kep
 
 
 @pytest.fixture
-def deployed(
-    deploy: Callable[..., Deployment],
+def once(
     production: Environment,
     remote: GitRemote,
     queues: Queues,
     faults: Faults,
     tmp_path: Path,
     worlds: tuple[dict[Any, kept.Kept], Path],
-) -> Deployment:
-    """The first deployment of Acme's production. It is really made where nobody has asked for the same before."""
+) -> Callable[..., None]:
+    """What many tests begin with: what is called so is done where nobody has done it in the same world, else its
+    outcome is copied. Commits are for the caller to make, before; in both cases nothing is broken afterwards."""
     made, folder = worlds
-    world = kept.traits(production)
-    if world not in made:
+
+    def run(name: str, make: Callable[[], None], world: tuple[Any, ...] = ()) -> None:
+        world = name, *(world or kept.exactly(tmp_path, remote.url))
+        if world not in made:
+            make()
+            assert not any(queues.jobs.values())
+            made[world] = kept.Kept.of(tmp_path, folder / str(len(made)))
+        else:
+            made[world].give(tmp_path)
+            Project.objects.update(repository_url=remote.url)
+            for origin in tmp_path.glob("mirrors/*/ocore-url"):
+                origin.write_text(remote.url)
+        production.refresh_from_db()
+        faults.clear()
+
+    return run
+
+
+@pytest.fixture
+def deployed(deploy: Callable[..., Deployment], once: Callable[..., None], production: Environment) -> Deployment:
+    """The first deployment of Acme's production."""
+
+    def make() -> None:
         first = deploy()
         assert first.status == Status.SUCCEEDED, first.error
-        made[world] = kept.Kept.of(tmp_path, folder / str(len(made)))
-    else:
-        made[world].give(tmp_path)
-        Project.objects.update(repository_url=remote.url)
-        for origin in tmp_path.glob("mirrors/*/ocore-url"):
-            origin.write_text(remote.url)
-        production.refresh_from_db()
-        first = Deployment.objects.get(live=True)
-    faults.calls.clear()
-    return first
+
+    once("deployed", make, kept.traits(production))
+    return Deployment.objects.get(live=True)

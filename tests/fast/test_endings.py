@@ -270,14 +270,16 @@ def test_undisturbed_nobody_is_called_away() -> None:
 
 
 @pytest.fixture
-def failed(deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults) -> Deployment:
+def failed(deployed: Deployment, deploy: Any, remote: GitRemote, faults: Faults, once: Any) -> Deployment:
     """Built, and then not healthy."""
     remote.commit("Second", addon("1.1"))
-    faults.exits["update"] = Exit(255, "ParseError")
-    ended: Deployment = deploy()
-    assert ended.status == Status.ROLLED_BACK
-    faults.clear()
-    return ended
+
+    def make() -> None:
+        faults.exits["update"] = Exit(255, "ParseError")
+        assert deploy().status == Status.ROLLED_BACK
+
+    once("failed", make)
+    return Deployment.objects.get(status=Status.ROLLED_BACK)
 
 
 def again(deployment: Deployment, queues: Queues) -> Deployment:

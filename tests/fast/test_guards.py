@@ -30,16 +30,20 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def broken(deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults) -> Deployment:
+def broken(
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, once: Any
+) -> Deployment:
     """A deployment whose rollback failed, with order 1 in the data that is still to be put back."""
-    Client(production).write("order 1")
     remote.commit("Second", addon("1.1"))
-    faults.exits["update"] = Exit(255, "ParseError")
-    faults.raised["databases.put_back"] = DatabaseError("PostgreSQL is gone")
-    failed = deploy()
-    faults.clear()
-    assert failed.status == Status.ROLLBACK_FAILED
-    return failed
+
+    def make() -> None:
+        Client(production).write("order 1")
+        faults.exits["update"] = Exit(255, "ParseError")
+        faults.raised["databases.put_back"] = DatabaseError("PostgreSQL is gone")
+        assert deploy().status == Status.ROLLBACK_FAILED
+
+    once("broken", make)
+    return Deployment.objects.get(status=Status.ROLLBACK_FAILED)
 
 
 def test_an_instance_is_not_restarted_while_a_deployment_is_underway(

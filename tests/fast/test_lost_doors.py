@@ -27,11 +27,14 @@ def live(deployed: Deployment, production: Environment) -> Environment:
 
 
 @pytest.fixture
-def three(live: Environment, deploy: Any) -> Environment:
-    for name in ("second", "third"):
-        Instance.objects.create(environment=live, name=name, slug=name)
-    Environment.objects.update(strategy="rolling", odoo_conf={"log_level": "info"})
-    assert deploy().status == Status.SUCCEEDED
+def three(live: Environment, deploy: Any, once: Any) -> Environment:
+    def make() -> None:
+        for name in ("second", "third"):
+            Instance.objects.create(environment=live, name=name, slug=name)
+        Environment.objects.update(strategy="rolling", odoo_conf={"log_level": "info"})
+        assert deploy().status == Status.SUCCEEDED
+
+    once("three rolled", make)
     return live
 
 

@@ -39,13 +39,17 @@ def first(deployed: Deployment, production: Environment, faults: Faults) -> Envi
 
 
 @pytest.fixture
-def begin(first: Environment, remote: GitRemote, queues: Queues) -> Callable[..., Split]:
+def begin(first: Environment, remote: GitRemote, queues: Queues, once: Any) -> Callable[..., Split]:
     def run(files: dict[str, str] | None = None, *, shared: bool = True) -> Split:
-        remote.commit("Other", addon() | PYTHON if files is None else files, branch="other")
-        deployment = second.begin(first, "Second", ADA, ref="other", shared=shared)
-        queues.run_all()
-        deployment.refresh_from_db()
-        assert deployment.status == Status.SUCCEEDED, deployment.error
+        commit = remote.commit("Other", addon() | PYTHON if files is None else files, branch="other")
+
+        def make() -> None:
+            deployment = second.begin(first, "Second", ADA, ref="other", shared=shared)
+            queues.run_all()
+            deployment.refresh_from_db()
+            assert deployment.status == Status.SUCCEEDED, deployment.error
+
+        once(f"second {commit} {shared}", make)
         return split()
 
     return run
