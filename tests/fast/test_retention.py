@@ -36,6 +36,12 @@ DAY = timedelta(days=1)
 MB = 1024**2
 
 
+@pytest.fixture
+def left_out() -> set[str]:
+    """A deployment is followed by all that it is in real life."""
+    return set()
+
+
 def old(model: Any, days: int = 400) -> None:
     """Make what there is so many days older."""
     name = {Deployment: "created_at", Snapshot: "taken_at", Delivery: "received_at"}[model]
