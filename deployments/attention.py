@@ -7,6 +7,7 @@ from deployments.models import Deployment
 from deployments.states import Status
 from instances import incidents
 from instances.models import Certificate, Incident
+from ocore.rows import some
 from projects.models import Server
 
 
@@ -19,7 +20,7 @@ def broken_environments() -> list[Deployment]:
     later = Deployment.objects.filter(
         environment=OuterRef("environment"), pk__gt=OuterRef("pk"), status=Status.SUCCEEDED
     )
-    return list(
+    return some(
         Deployment.objects.filter(~Exists(later), status=Status.ROLLBACK_FAILED)
         .select_related("environment__project")
         .defer("configuration", "addons", "secret_variables", "detail")
@@ -28,7 +29,7 @@ def broken_environments() -> list[Deployment]:
 
 def given_up() -> list[Incident]:
     """What should run, does not, and was given up."""
-    return list(incidents.unended().filter(outcome=Incident.Outcome.GIVEN_UP))
+    return some(incidents.unended().filter(outcome=Incident.Outcome.GIVEN_UP))
 
 
 def troubled_certificates() -> list[Certificate]:

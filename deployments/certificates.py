@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from deployments.models import Deployment
@@ -17,6 +19,7 @@ from instances.runtimes import runtime_for
 from instances.runtimes.base import EdgeError, Name
 from ocore.errors import ExpectedError
 from ocore.redaction import redact
+from ocore.rows import some
 from projects.certificates import Facts
 from projects.models import Environment, Server
 
@@ -46,9 +49,11 @@ def look_at_all() -> None:
 
 def troubled() -> list[Certificate]:
     """What a person must know: without one for a while, or with one that ends."""
-    rows = Certificate.objects.select_related("environment__project")
-    long_ago = timezone.now() - PATIENCE
-    return [one for one in rows if (one.problem_since and one.problem_since < long_ago) or one.ends_soon]
+    now = timezone.now()
+    long_ago, far = now - PATIENCE, now + timedelta(days=settings.OCORE_CERTIFICATE_WARN_DAYS)
+    rows = Certificate.objects.filter(Q(problem_since__lt=long_ago) | Q(ends_at__lt=far))
+    found = some(rows.select_related("environment__project"))
+    return [one for one in found if (one.problem_since and one.problem_since < long_ago) or one.ends_soon]
 
 
 def _look(environment: Environment, name: Name) -> Facts | EdgeError:

@@ -300,6 +300,5 @@ def take_over(pk: int) -> Deployment:
 
 
 def _load(pk: int) -> Deployment:
-    return Deployment.objects.select_related(
-        "environment__project", "environment__server", "rollback_to", "restores", "takes_from", "delivery"
-    ).get(pk=pk)
+    """With what each needs; few have a delivery, or others that they go back to."""
+    return Deployment.objects.select_related("environment__project", "environment__server").get(pk=pk)

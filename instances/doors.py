@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Prefetch
 from django.utils import timezone
 
 from instances.entries import entry_of
@@ -85,10 +85,15 @@ def routes(server: Server) -> list[Route]:
     environments = (
         Environment.objects.filter(server=server)
         .filter(Exists(deployed))
-        .select_related(
-            "project", "server", "second_of", "second__split", "second__project", "second__server", "second__second_of"
+        .select_related("project", "server")
+        # Few have a second version: joined, its 200 columns would be asked for, and be empty, for all.
+        .prefetch_related(
+            "instances",
+            "domains",
+            Prefetch("second_of", Environment.objects.select_related("project")),
+            Prefetch("second", Environment.objects.select_related("split")),
+            "second__instances",
         )
-        .prefetch_related("instances", "domains", "second__instances")
         .order_by("pk")
     )
     return [route(environment) for environment in environments]

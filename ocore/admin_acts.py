@@ -49,10 +49,10 @@ class ActsOnObjects(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _view_of(self, act: Act) -> Any:
         def view(request: HttpRequest, pk: int) -> HttpResponse:
+            if not self.may(request, act):  # before anything is looked up
+                raise PermissionDenied
             target = self.get_object(request, str(pk))
             if target is None:
-                if not self.has_view_permission(request):
-                    raise PermissionDenied
                 raise Http404
             if not self.may(request, act, target):
                 raise PermissionDenied

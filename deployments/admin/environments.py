@@ -78,15 +78,16 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Environment]:
-        light = Deployment.objects.defer(*LARGE).select_related("environment__project")
+        light = Deployment.objects.defer(*LARGE)
         return (
             super()
             .get_queryset(request)
-            .select_related("project", "server", "second_of__project")
+            .select_related("project", "server")
             .prefetch_related(
+                Prefetch("second_of", Environment.objects.select_related("project")),
                 Prefetch("deployments", light.filter(live=True), to_attr="live_rows"),
                 Prefetch("deployments", light.filter(pk__in=_last_pks()), to_attr="last_rows"),
-                Prefetch("instances", Instance.objects.select_related("environment__project")),
+                "instances",
                 of_environments(),
             )
         )
@@ -163,7 +164,7 @@ class LiveEnvironmentAdmin(EnvironmentActs, EnvironmentAdmin):
 
     def panel(self, request: HttpRequest, environment: Any) -> dict[str, Any]:
         """What the page shows above the form: what runs, what is being done, and what can be."""
-        recent = list(environment.deployments.defer(*LARGE).select_related("environment__project")[:RECENT])
+        recent = list(environment.deployments.defer(*LARGE)[:RECENT])
         live = environment.deployments.filter(live=True).first()
         return {
             "environment": environment,

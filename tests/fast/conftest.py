@@ -14,15 +14,16 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management.color import no_style
 from django.db import connection
 from django.test import TransactionTestCase
+from pytest_django import DjangoDbBlocker
 
 from deployments import services
 from deployments.models import Deployment
-from deployments.states import Trigger
+from deployments.states import Status, Trigger
 from deployments.steps import deploy as deploy_step
 from instances.odoo.config import password_hash
 from instances.runtimes.simulated import Faults
-from projects.models import Environment
-from tests import factories
+from projects.models import Environment, Project
+from tests import factories, kept
 from tests.acme import ADA, addon
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
@@ -62,15 +63,22 @@ def _rare_collections() -> Iterator[None]:
 def _quick_flush() -> Iterator[None]:
     """After a test with transactions all rows go, but for content types and permissions: Django makes those once the
     tables are there, and its own flush makes them anew after each test."""
-    kept = {ContentType._meta.db_table, Permission._meta.db_table}
+    lasting = {ContentType._meta.db_table, Permission._meta.db_table}
 
     def flush(_: TransactionTestCase) -> None:
-        tables = set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - kept
+        tables = set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - lasting
         connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), sorted(tables)))
+        kept.number_apart()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", flush)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    with django_db_blocker.unblock():
+        kept.number_apart()
 
 
 @pytest.fixture(autouse=True)
@@ -104,13 +112,67 @@ def production(remote: GitRemote, settings: Any, tmp_path: Path) -> Environment:
 
 
 @pytest.fixture
-def deploy(production: Environment, queues: Queues, faults: Faults) -> Callable[..., Deployment]:
+def left_out() -> set[str]:
+    """Of the jobs that follow a deployment: to look for what may go is a sixth of its time. Retention's tests do it."""
+    return {"sweep"}
+
+
+@pytest.fixture
+def deploy(production: Environment, queues: Queues, faults: Faults, left_out: set[str]) -> Callable[..., Deployment]:
     """Request, be the worker, and hand back the row as it ended."""
 
     def run(environment: Environment | None = None, **options: Any) -> Deployment:
         deployment = services.request_deployment(environment or production, Trigger.MANUAL, ADA, **options)
-        queues.run_all()
+        queues.run_all(left_out)
         deployment.refresh_from_db()
         return deployment
 
     return run
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[Any, kept.Kept], Path]:
+    """By what makes them differ: those in which Acme's production has been deployed once; and where their files are."""
+    return {}, tmp_path_factory.mktemp("worlds")
+
+
+@pytest.fixture
+def once(
+    production: Environment,
+    remote: GitRemote,
+    queues: Queues,
+    faults: Faults,
+    tmp_path: Path,
+    worlds: tuple[dict[Any, kept.Kept], Path],
+) -> Callable[..., None]:
+    """What many tests begin with: what is called so is done where nobody has done it in the same world, else its
+    outcome is copied. Commits are for the caller to make, before; in both cases nothing is broken afterwards."""
+    made, folder = worlds
+
+    def run(name: str, make: Callable[[], None], world: tuple[Any, ...] = ()) -> None:
+        world = name, *(world or kept.exactly(tmp_path, remote.url))
+        if world not in made:
+            make()
+            assert not any(queues.jobs.values())
+            made[world] = kept.Kept.of(tmp_path, folder / str(len(made)))
+        else:
+            made[world].give(tmp_path)
+            Project.objects.update(repository_url=remote.url)
+            for origin in tmp_path.glob("mirrors/*/ocore-url"):
+                origin.write_text(remote.url)
+        production.refresh_from_db()
+        faults.clear()
+
+    return run
+
+
+@pytest.fixture
+def deployed(deploy: Callable[..., Deployment], once: Callable[..., None], production: Environment) -> Deployment:
+    """The first deployment of Acme's production."""
+
+    def make() -> None:
+        first = deploy()
+        assert first.status == Status.SUCCEEDED, first.error
+
+    once("deployed", make, kept.traits(production))
+    return Deployment.objects.get(live=True)

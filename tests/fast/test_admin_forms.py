@@ -2,12 +2,14 @@
 
 import html
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Permission, User
 from django.db import transaction
-from django.test import Client
-from django.urls import reverse
+from django.test import Client, RequestFactory
+from django.urls import resolve, reverse
 from django.utils import timezone
 
 from deployments.models import Deployment
@@ -45,8 +47,11 @@ def page(client: Client, row: Any) -> str:
 
 
 def filled(client: Client, url: str, **changed: str) -> dict[str, str]:
-    """What a browser would send: the form as it is shown, with some fields typed over."""
-    context = client.get(url).context
+    """What a browser would send: the form as it is given to the page, with some fields typed over."""
+    request = RequestFactory().get(url)
+    request.user = User.objects.get(pk=client.session[SESSION_KEY])
+    view, arguments, named = resolve(urlsplit(url).path)
+    context = view(request, *arguments, **named).context_data
     data: dict[str, str] = {}
     forms = [context["adminform"].form]
     for inline in context["inline_admin_formsets"]:
@@ -246,34 +251,35 @@ def test_a_new_environment_has_its_one_instance_at_once(root: Client) -> None:
     assert Instance.objects.filter(environment__slug="test").count() == 1
 
 
-@pytest.mark.parametrize(
-    ("field", "typed", "message"),
-    [
-        ("slug", "acme", "Project with this Slug already exists"),
-        ("name", "Acme", "Project with this Name already exists"),
-        ("slug", "-x", "slug"),
-        ("repository_url", "ext::sh -c id", "“ext::sh"),
-        ("memory_limit", "much", "is not a size"),
-        ("memory_limit", "5M", "That is too little: at least 256 MiB."),
-        ("memory_limit", "9" * 400, "is more than 64 TiB"),
-        ("memory_limit", "1G", "Odoo's hard limit (1.75 GiB, from oCore's defaults) is above the container's memory"),
-        ("limit_memory_soft", "512", "is too little: at least 128 MiB, or 0 for none"),
-        ("limit_memory_soft", "1.8G", "(1.8 GiB, from project New) is above Odoo's hard limit (1.75 GiB, from oCore's"),
-        ("limit_memory_hard", "1G", "Odoo's soft limit (1.5 GiB, from oCore's defaults) is above Odoo's hard limit"),
-        ("environment_variables", "PATH = /tmp", "“PATH” cannot be set here"),
-        ("secret_variables", "PGPASSWORD = x", "“PGPASSWORD” would overrule"),
-        ("environment_variables", "ODOO_DB_NAME = x", "“ODOO_DB_NAME” would overrule"),
-        ("odoo_conf", "list_db = True", "“list_db” is set by oCore"),
-        ("odoo_version", "19", "is not a version of Odoo"),
-        ("environment_variables", "A B = 1", "is not a name"),
-    ],
-)
-def test_what_cannot_be_is_an_error_at_its_field(root: Client, field: str, typed: str, message: str) -> None:
+MISTAKES = [
+    ("slug", "acme", "Project with this Slug already exists"),
+    ("name", "Acme", "Project with this Name already exists"),
+    ("slug", "-x", "slug"),
+    ("repository_url", "ext::sh -c id", "“ext::sh"),
+    ("memory_limit", "much", "is not a size"),
+    ("memory_limit", "5M", "That is too little: at least 256 MiB."),
+    ("memory_limit", "9" * 400, "is more than 64 TiB"),
+    ("memory_limit", "1G", "Odoo's hard limit (1.75 GiB, from oCore's defaults) is above the container's memory"),
+    ("limit_memory_soft", "512", "is too little: at least 128 MiB, or 0 for none"),
+    ("limit_memory_soft", "1.8G", "(1.8 GiB, from project New) is above Odoo's hard limit (1.75 GiB, from oCore's"),
+    ("limit_memory_hard", "1G", "Odoo's soft limit (1.5 GiB, from oCore's defaults) is above Odoo's hard limit"),
+    ("environment_variables", "PATH = /tmp", "“PATH” cannot be set here"),
+    ("secret_variables", "PGPASSWORD = x", "“PGPASSWORD” would overrule"),
+    ("environment_variables", "ODOO_DB_NAME = x", "“ODOO_DB_NAME” would overrule"),
+    ("odoo_conf", "list_db = True", "“list_db” is set by oCore"),
+    ("odoo_version", "19", "is not a version of Odoo"),
+    ("environment_variables", "A B = 1", "is not a name"),
+]
+
+
+def test_what_cannot_be_is_an_error_at_its_field(root: Client) -> None:
     factories.project()
     url = reverse("admin:projects_project_add")
-    answer = root.post(url, filled(root, url, **({"name": "New", "slug": "new"} | {field: typed})))
-    assert answer.status_code == 200
-    assert message in html.unescape(str(answer.context["adminform"].form.errors[field]))
+    form = filled(root, url, name="New", slug="new")
+    for field, typed, message in MISTAKES:
+        answer = root.post(url, form | {field: typed})
+        assert answer.status_code == 200, (field, typed)
+        assert message in html.unescape(str(answer.context["adminform"].form.errors[field])), (field, typed)
     assert Project.objects.count() == 1
 
 

@@ -127,7 +127,7 @@ def test_every_url_refuses_staff_without_permissions(rows: dict[type, int]) -> N
             assert answer.status_code == 403, name
 
 
-def test_a_viewer_sees_every_page_and_can_do_nothing(rows: dict[type, int], queues: Any) -> None:
+def test_a_viewer_sees_every_page_without_buttons_and_can_do_nothing(rows: dict[type, int], queues: Any) -> None:
     client = browser(viewer())
     seen = {"changelist", "change", "history", "live", "log", "disk", "why", "host"}
     before = Deployment.objects.count()
@@ -135,21 +135,19 @@ def test_a_viewer_sees_every_page_and_can_do_nothing(rows: dict[type, int], queu
         answer = client.get(url)
         action = name.split("_", 2)[2]
         assert answer.status_code == (200 if action in seen else 403), name
+        if action == "change":
+            _has_no_buttons(answer, name)
         if action not in {"changelist", "history", "live", "log", "disk", "why"}:
             assert client.post(url).status_code == 403, name
     assert Deployment.objects.count() == before
     assert queues.jobs == {}
 
 
-def test_a_viewer_sees_no_buttons(rows: dict[type, int]) -> None:
-    client = browser(viewer())
-    for name, url in urls(rows):
-        if name.endswith("_change"):
-            content = client.get(url).content.decode()
-            forms = content.count('method="post"')
-            own = content.count('id="logout-form"') + content.count(f'id="{name.split("_")[1]}_form"')
-            assert forms == own, name
-            assert "Roll back" not in content, name
+def _has_no_buttons(answer: Any, name: str) -> None:
+    content = answer.content.decode()
+    own = content.count('id="logout-form"') + content.count(f'id="{name.split("_")[1]}_form"')
+    assert content.count('method="post"') == own, name
+    assert "Roll back" not in content, name
 
 
 def followed(client: Client) -> set[str]:
@@ -295,17 +293,20 @@ def test_the_queues_dashboard_is_not_there() -> None:
     assert not [model for model in admin.site._registry if model._meta.app_label == "django_rq"]
 
 
-@pytest.mark.parametrize("model", OURS)
-def test_a_list_costs_the_same_queries_with_3_and_30_rows(model: type) -> None:
+def test_a_list_costs_the_same_queries_with_3_and_9_rows() -> None:
     client = browser(User.objects.create_superuser("root"))
-    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+    def queries() -> dict[str, int]:
+        names = {model: f"{model._meta.app_label}_{model._meta.model_name}_changelist" for model in OURS}
+        return {model.__name__: _queries(client, reverse(f"admin:{name}")) for model, name in names.items()}
+
     for number in range(3):
         _fill(number)
-    few = _queries(client, url)
-    for number in range(3, 30):
+    few = queries()
+    for number in range(3, 9):
         _fill(number)
-    assert _queries(client, url) == few
-    assert few < 25
+    assert queries() == few
+    assert {name: number for name, number in few.items() if number >= 25} == {}
 
 
 def _fill(number: int) -> None:

@@ -63,9 +63,9 @@ def stored(environment: Environment) -> Stored:
 
 
 def test_a_rollback_with_data_plans_with_the_base_image_that_its_target_was_built_on(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    first = deploy()
+    first = deployed
     another_base_image()
     remote.commit("Second", addon("1.1"))
     second = deploy()
@@ -79,9 +79,9 @@ def test_a_rollback_with_data_plans_with_the_base_image_that_its_target_was_buil
 
 
 def test_a_rollback_without_data_updates_everything_for_the_older_base_image(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    first = deploy()
+    first = deployed
     another_base_image()
     remote.commit("Second", addon("1.1"))
     deploy()
@@ -93,9 +93,9 @@ def test_a_rollback_without_data_updates_everything_for_the_older_base_image(
 
 
 def test_the_next_push_after_such_a_rollback_is_for_the_newer_base_image_again(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    first = deploy()
+    first = deployed
     another_base_image()
     remote.commit("Second", addon("1.1"))
     second = deploy()
@@ -190,10 +190,10 @@ def test_of_two_workers_with_the_same_commit_one_builds_and_the_other_waits_for_
 
 
 def test_an_image_that_was_built_before_is_taken_under_its_lock(
-    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployment, deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else retention may remove it just then."""
-    first = deploy()
+    first = deployed
     take, held = build._take_built, []
 
     def watched(stage: Any, reference: str) -> None:

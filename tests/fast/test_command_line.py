@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import call_command, execute_from_command_line
 from django.core.management.base import CommandError
 from django.db import OperationalError
 from django.utils import timezone
@@ -515,11 +515,12 @@ def shell(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_wrong_argument_leaves_with_1_because_2_means_rolled_back(tmp_path: Path) -> None:
-    done = shell("deploy", state=tmp_path)
+def test_a_wrong_argument_leaves_with_1_because_2_means_rolled_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        execute_from_command_line(["manage.py", "deploy"])
 
-    assert done.returncode == 1
-    assert "required: project/environment" in done.stderr
+    assert ended.value.code == 1
+    assert "required: project/environment" in capsys.readouterr().err
 
 
 def test_before_the_first_make_up_there_is_no_traceback(tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ SILENT = {
 
 @pytest.mark.parametrize("what", SILENT)
 def test_cancelling_ends_what_is_silent_and_puts_everything_back(
-    what: str, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    what: str, deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    first = deploy()
+    first = deployed
     client = Client(production)
     client.write("order 1")
     before = running(production)
@@ -132,9 +132,8 @@ def test_cancelling_a_queued_one_is_immediate_and_a_second_time_it_says_that_it_
 
 
 def test_cancelling_during_a_rollback_says_why_not(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.exits["update"] = Exit(255, "ParseError")
     said: list[NotPossible] = []
@@ -174,13 +173,13 @@ def test_past_its_deadline_a_step_is_ended_and_taken_back(
     limits: tuple[float, float],
     says: str,
     end: Status,
+    deployed: Deployment,
     deploy: Any,
     production: Environment,
     remote: GitRemote,
     faults: Faults,
     settings: Any,
 ) -> None:
-    deploy()
     before = running(production)
     remote.commit("Second", addon("1.1"))
 
@@ -271,15 +270,16 @@ def test_undisturbed_nobody_is_called_away() -> None:
 
 
 @pytest.fixture
-def failed(deploy: Any, production: Environment, remote: GitRemote, faults: Faults) -> Deployment:
+def failed(deployed: Deployment, deploy: Any, remote: GitRemote, faults: Faults, once: Any) -> Deployment:
     """Built, and then not healthy."""
-    deploy()
     remote.commit("Second", addon("1.1"))
-    faults.exits["update"] = Exit(255, "ParseError")
-    ended: Deployment = deploy()
-    assert ended.status == Status.ROLLED_BACK
-    faults.clear()
-    return ended
+
+    def make() -> None:
+        faults.exits["update"] = Exit(255, "ParseError")
+        assert deploy().status == Status.ROLLED_BACK
+
+    once("failed", make)
+    return Deployment.objects.get(status=Status.ROLLED_BACK)
 
 
 def again(deployment: Deployment, queues: Queues) -> Deployment:
@@ -307,9 +307,9 @@ def test_deploying_again_uses_the_image_that_is_built_while_the_git_host_is_down
 
 
 def test_a_rollback_by_hand_needs_no_git_host(
-    deploy: Any, production: Environment, remote: GitRemote, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    first = deploy()
+    first = deployed
     remote.commit("Second", addon("1.1"))
     deploy()
     remote.path.rename(remote.path.with_name("gone"))
@@ -371,9 +371,9 @@ def test_a_retry_of_what_never_got_a_commit_takes_the_branch(
 
 
 def test_a_retry_of_a_rollback_with_data_puts_the_same_data_back(
-    deploy: Any, production: Environment, remote: GitRemote, queues: Queues, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, queues: Queues, faults: Faults
 ) -> None:
-    first = deploy()
+    first = deployed
     client = Client(production)
     client.write("then")
     remote.commit("Second", addon("1.1"))

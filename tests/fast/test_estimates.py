@@ -74,8 +74,9 @@ def test_a_deployment_tells_the_edge_before_it_closes_the_door(
     assert told(production) < 120, "the new code was not updated again: by the run that took as little"
 
 
-def test_nothing_fails_where_the_edge_cannot_be_told(deploy: Any, remote: Any, faults: Any) -> None:
-    deploy()
+def test_nothing_fails_where_the_edge_cannot_be_told(
+    deployed: Deployment, deploy: Any, remote: Any, faults: Any
+) -> None:
     faults.raised["edge.expect"] = EdgeError("No.")
     remote.commit("Second", addon("2.0"))
     assert deploy().status == Status.SUCCEEDED

@@ -108,7 +108,7 @@ def test_the_body_may_come_through_the_standard_input(monkeypatch: pytest.Monkey
     assert run("github", "-")[0]["kind"] == "push"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(list(HOSTS)), st.binary(max_size=200), st.text(max_size=30))
 def test_whatever_the_bytes_are_it_prints_json(tmp_path: Path, provider: str, body: bytes, header: str) -> None:
     told, code = explain(tmp_path, body, f"--header={header}", provider=provider)

@@ -30,23 +30,25 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def broken(deploy: Any, production: Environment, remote: GitRemote, faults: Faults) -> Deployment:
+def broken(
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, once: Any
+) -> Deployment:
     """A deployment whose rollback failed, with order 1 in the data that is still to be put back."""
-    deploy()
-    Client(production).write("order 1")
     remote.commit("Second", addon("1.1"))
-    faults.exits["update"] = Exit(255, "ParseError")
-    faults.raised["databases.put_back"] = DatabaseError("PostgreSQL is gone")
-    failed = deploy()
-    faults.clear()
-    assert failed.status == Status.ROLLBACK_FAILED
-    return failed
+
+    def make() -> None:
+        Client(production).write("order 1")
+        faults.exits["update"] = Exit(255, "ParseError")
+        faults.raised["databases.put_back"] = DatabaseError("PostgreSQL is gone")
+        assert deploy().status == Status.ROLLBACK_FAILED
+
+    once("broken", make)
+    return Deployment.objects.get(status=Status.ROLLBACK_FAILED)
 
 
 def test_an_instance_is_not_restarted_while_a_deployment_is_underway(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     refused: list[str] = []
 
@@ -63,9 +65,8 @@ def test_an_instance_is_not_restarted_while_a_deployment_is_underway(
 
 
 def test_a_deployment_waits_while_an_instance_is_being_restarted(
-    deploy: Any, production: Environment, faults: Faults, queues: Queues
+    deployed: Deployment, production: Environment, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     seen: list[str] = []
 
     def begin(*_: Any) -> None:
@@ -73,7 +74,7 @@ def test_a_deployment_waits_while_an_instance_is_being_restarted(
         queued = services.request_deployment(production, Trigger.PUSH, ADA, forced=True)
         with pytest.raises(pipeline.Busy):
             pipeline.run(queued.pk)
-        queues.jobs["deployments"].clear()
+        queues.jobs.pop("deployments", None)
         seen.append(queued.status)
 
     faults.raised["containers.start"] = begin
@@ -86,9 +87,8 @@ def test_a_deployment_waits_while_an_instance_is_being_restarted(
 
 
 def test_a_restart_whose_worker_died_is_healed_by_the_clock(
-    deploy: Any, production: Environment, faults: Faults
+    deployed: Deployment, production: Environment, faults: Faults
 ) -> None:
-    deploy()
 
     instance = production.instances.get()
     instance.become(Instance.State.RESTARTING, timezone.now())
@@ -107,9 +107,8 @@ def test_a_restart_whose_worker_died_is_healed_by_the_clock(
 
 
 def test_what_a_killed_horse_held_is_taken_over_at_once(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
 
     def die(*_: Any) -> None:
@@ -132,9 +131,8 @@ def test_what_a_killed_horse_held_is_taken_over_at_once(
 
 
 def test_a_new_instance_does_not_take_the_others_off_the_edge(
-    deploy: Any, production: Environment, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, queues: Queues
 ) -> None:
-    deploy()
     Instance.objects.create(environment=production, name="Second", slug="second")
     staging = factories.environment(project=production.project, name="Staging", slug="staging", kind="staging")
 
@@ -257,10 +255,9 @@ def test_a_server_that_goes_away_during_a_rollback_is_waited_for_and_needs_nobod
 
 
 def test_where_the_engine_went_away_nothing_is_put_back_beside_what_still_works_there(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
     """Containers outlive their engine, and with them what it was asked to run in them."""
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.raised["databases.clone"] = ServerUnreachable("The server does not answer.")
     faults.calls.clear()
@@ -273,9 +270,8 @@ def test_where_the_engine_went_away_nothing_is_put_back_beside_what_still_works_
 
 
 def test_a_copy_that_a_rollback_could_not_remove_goes_once_it_can(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.raised["containers.run"] = RunFailed("The update failed.")
     faults.raised["filestores.discard"] = ServerUnreachable("The server does not answer.")
@@ -314,9 +310,9 @@ def test_a_database_that_is_locked_for_a_moment_when_a_build_ends_fails_nothing(
 
 
 def test_a_defect_met_while_taking_over_is_on_record(
-    deploy: Any, production: Environment, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployment, production: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = deploy()
+    first = deployed
     lost = factories.deployment(
         production, status=Status.RUNNING, heartbeat_at=None, switched_at=timezone.now(), image=first.image
     )
@@ -334,9 +330,9 @@ def test_a_defect_met_while_taking_over_is_on_record(
 
 
 def test_make_up_leaves_what_is_in_the_middle_of_something_alone(
-    deploy: Any, production: Environment, faults: Faults
+    deployed: Deployment, production: Environment, faults: Faults
 ) -> None:
-    first = deploy()
+    first = deployed
     runtime = runtime_for(production.server)
     runtime.containers.stop(production.instances.get().container)
     underway = factories.deployment(production, status=Status.RUNNING, heartbeat_at=timezone.now())
@@ -349,9 +345,8 @@ def test_make_up_leaves_what_is_in_the_middle_of_something_alone(
 
 
 def test_a_worker_that_lost_its_deployment_takes_nothing_back(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     second = services.request_deployment(production, Trigger.PUSH, ADA)
 
@@ -369,9 +364,8 @@ def test_a_worker_that_lost_its_deployment_takes_nothing_back(
 
 
 def test_an_old_container_that_cannot_be_removed_keeps_nothing_from_going_live(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.raised["containers.remove"] = RunFailed("device or resource busy")
 
@@ -387,9 +381,8 @@ def test_an_old_container_that_cannot_be_removed_keeps_nothing_from_going_live(
 
 
 def test_an_old_container_whose_engine_went_away_over_its_removal_goes_once_it_is_back(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.raised["edge.open"] = lambda *_: faults.raised.update(
         {"containers.remove": ServerUnreachable("The server does not answer.")}
@@ -468,9 +461,8 @@ def test_an_environment_made_again_under_the_same_name_begins_behind_a_closed_do
 
 
 def test_lost_data_is_said_and_only_a_person_lets_it_start_over(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    deploy()
     runtime_for(production.server).databases.drop(production.database)
     remote.commit("Second", addon("1.1"))
 

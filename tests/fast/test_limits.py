@@ -122,8 +122,7 @@ def test_a_container_without_such_a_limit_is_the_one_that_it_was_before_there_wa
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment) -> Environment:
-    deploy()
+def live(deployed: Any, production: Environment) -> Environment:
     return production
 
 

@@ -22,17 +22,19 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment) -> Environment:
-    assert deploy().status == Status.SUCCEEDED
+def live(deployed: Deployment, production: Environment) -> Environment:
     return production
 
 
 @pytest.fixture
-def three(live: Environment, deploy: Any) -> Environment:
-    for name in ("second", "third"):
-        Instance.objects.create(environment=live, name=name, slug=name)
-    Environment.objects.update(strategy="rolling", odoo_conf={"log_level": "info"})
-    assert deploy().status == Status.SUCCEEDED
+def three(live: Environment, deploy: Any, once: Any) -> Environment:
+    def make() -> None:
+        for name in ("second", "third"):
+            Instance.objects.create(environment=live, name=name, slug=name)
+        Environment.objects.update(strategy="rolling", odoo_conf={"log_level": "info"})
+        assert deploy().status == Status.SUCCEEDED
+
+    once("three rolled", make)
     return live
 
 

@@ -32,8 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment) -> Environment:
-    deploy()
+def live(deployed: Any, production: Environment) -> Environment:
     return production
 
 

@@ -22,7 +22,7 @@ from tests.model.world import World
 LONG = int(os.environ.get("OCORE_MODEL_EXAMPLES", "0"))
 STRIDE = 61
 PROFILE = settings(
-    max_examples=LONG or 8,
+    max_examples=LONG or 6,
     stateful_step_count=30 if LONG else 12,
     derandomize=not LONG,
     database=None,

@@ -29,8 +29,8 @@ def kinds(deployment: Deployment) -> list[tuple[str, str]]:
     return [(step.kind, step.status) for step in deployment.steps.all()]
 
 
-def test_the_first_deployment_creates_everything_and_goes_live(deploy: Any, production: Environment) -> None:
-    first = deploy()
+def test_the_first_deployment_creates_everything_and_goes_live(deployed: Deployment, production: Environment) -> None:
+    first = deployed
 
     assert first.status == Status.SUCCEEDED, log_of(first)
     assert first.live
@@ -48,9 +48,8 @@ def test_the_first_deployment_creates_everything_and_goes_live(deploy: Any, prod
 
 
 def test_a_second_push_updates_the_changed_module_and_removes_the_old_container(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    deploy()
     client = Client(production)
     client.write("order 1")
     remote.commit("Second", addon("1.1"))
@@ -68,9 +67,9 @@ def test_a_second_push_updates_the_changed_module_and_removes_the_old_container(
 
 
 def test_a_push_that_changes_nothing_that_runs_leaves_the_container_alone(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    first = deploy()
+    first = deployed
     remote.commit("Only words", {"README.md": "Hello"})
     faults.calls.clear()
 
@@ -83,9 +82,8 @@ def test_a_push_that_changes_nothing_that_runs_leaves_the_container_alone(
 
 
 def test_the_recreate_strategy_replaces_the_container_even_then(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    deploy()
     Environment.objects.filter(pk=production.pk).update(strategy="recreate")
     remote.commit("Only words", {"README.md": "Hello"})
 
@@ -142,9 +140,15 @@ def _for_only(part: str, error: Exception) -> Any:
 
 @pytest.mark.parametrize("broken", BREAKS)
 def test_whatever_breaks_the_old_version_serves_with_every_accepted_write(
-    broken: str, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    broken: str,
+    deployed: Deployment,
+    deploy: Any,
+    production: Environment,
+    remote: GitRemote,
+    faults: Faults,
+    queues: Queues,
 ) -> None:
-    first = deploy()
+    first = deployed
     client = Client(production)
     client.write("order 1")
     before = running(production)
@@ -171,9 +175,9 @@ def test_whatever_breaks_the_old_version_serves_with_every_accepted_write(
 
 
 def test_a_new_container_that_was_killed_is_not_waited_for(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    first = deploy()
+    first = deployed
     Environment.objects.filter(pk=production.pk).update(health_deadline=120)
     new = f"-d{first.pk + 1}"
     remote.commit("Second", addon("1.1"))
@@ -227,9 +231,8 @@ def test_what_has_not_been_there_before_the_first_deployment_has_not_fallen(
 
 @pytest.mark.parametrize("ago", [timedelta(hours=1), timedelta(days=3)])
 def test_a_lost_dump_is_asked_for_again_however_long_the_portal_was_away(
-    ago: timedelta, deploy: Any, remote: GitRemote
+    ago: timedelta, deployed: Deployment, deploy: Any, remote: GitRemote
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     second = deploy()
     Deployment.objects.filter(pk=second.pk).update(finished_at=timezone.now() - ago)
@@ -246,9 +249,8 @@ def test_a_lost_dump_is_asked_for_again_however_long_the_portal_was_away(
 
 
 def test_lost_dumps_are_asked_for_a_few_at_a_time_the_newest_first(
-    deploy: Any, remote: GitRemote, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployment, deploy: Any, remote: GitRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deploy()
     pks = []
     for version in ("1.1", "1.2"):
         remote.commit(version, addon(version))
@@ -277,9 +279,13 @@ def test_a_worker_that_is_lost_in_the_build_advises_what_is_true(
 
 
 def test_a_rollback_whose_worker_was_lost_is_to_be_asked_for_again(
-    deploy: Any, production: Environment, remote: GitRemote, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployment,
+    deploy: Any,
+    production: Environment,
+    remote: GitRemote,
+    queues: Queues,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     deploy()
     back = services.roll_back(production, Who("ann"))
@@ -295,10 +301,9 @@ def test_a_rollback_whose_worker_was_lost_is_to_be_asked_for_again(
 
 
 def test_what_was_made_for_an_update_goes_when_there_is_nothing_to_update_any_more(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
     """Somebody uninstalls the module between the plan and the closed door."""
-    deploy()
     remote.commit("Second", addon("1.1"))
 
     def uninstalled(*_: Any) -> None:
@@ -319,9 +324,9 @@ def test_what_was_made_for_an_update_goes_when_there_is_nothing_to_update_any_mo
 
 
 def test_a_deployment_that_is_cancelled_while_the_door_closes_leaves_nothing_of_what_was_made(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    first = deploy()
+    first = deployed
     remote.commit("Second", addon("1.1"))
 
     def cancel(*_: Any) -> None:
@@ -340,9 +345,8 @@ def test_a_deployment_that_is_cancelled_while_the_door_closes_leaves_nothing_of_
 
 
 def test_a_failed_build_changes_nothing(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     before = running(production)
     remote.commit("Second", addon("1.1"))
     faults.raised["images.build"] = BuildFailed("pip could not find a package", detail="No matching distribution")
@@ -373,9 +377,13 @@ def test_a_first_deployment_that_fails_leaves_nothing_behind(
 
 
 def test_a_rollback_that_fails_is_loud_and_keeps_the_door_closed(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, caplog: pytest.LogCaptureFixture
+    deployed: Deployment,
+    deploy: Any,
+    production: Environment,
+    remote: GitRemote,
+    faults: Faults,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.exits["update"] = Exit(255, "ParseError")
     faults.raised["databases.put_back"] = DatabaseError("PostgreSQL is gone")
@@ -390,9 +398,8 @@ def test_a_rollback_that_fails_is_loud_and_keeps_the_door_closed(
 
 
 def test_a_module_missing_from_the_repository_is_refused_before_anything_is_touched(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     remote.commit("Second", {"other/__manifest__.py": "{'name': 'Other'}\n", "acme_notes/__manifest__.py": None})
     faults.calls.clear()
 
@@ -404,9 +411,8 @@ def test_a_module_missing_from_the_repository_is_refused_before_anything_is_touc
 
 
 def test_another_odoo_version_is_refused_before_anything_is_touched(
-    deploy: Any, production: Environment, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, faults: Faults
 ) -> None:
-    deploy()
     Environment.objects.filter(pk=production.pk).update(odoo_version="18.0")
     production.refresh_from_db()
     faults.calls.clear()
@@ -516,9 +522,8 @@ def test_a_second_deployment_waits_for_the_one_underway(production: Environment,
 
 
 def test_cancelling_a_running_deployment_puts_everything_back(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults
 ) -> None:
-    deploy()
     before = running(production)
     remote.commit("Second", addon("1.1"))
 
@@ -552,9 +557,9 @@ def test_cancelling_past_the_point_of_no_return_is_refused_with_the_reason(
 
 
 def test_a_rollback_by_hand_with_data_brings_both_back_and_keeps_today(
-    deploy: Any, production: Environment, remote: GitRemote, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    first = deploy()
+    first = deployed
     client = Client(production)
     client.write("before the second")
     remote.commit("Second", addon("1.1"))
@@ -581,9 +586,9 @@ def test_a_rollback_by_hand_with_data_brings_both_back_and_keeps_today(
 
 
 def test_a_rollback_by_hand_without_data_keeps_todays_data(
-    deploy: Any, production: Environment, remote: GitRemote, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    first = deploy()
+    first = deployed
     remote.commit("Second", addon("1.1"))
     deploy()
     client = Client(production)
@@ -599,9 +604,9 @@ def test_a_rollback_by_hand_without_data_keeps_todays_data(
 
 
 def test_the_offer_of_a_rollback_says_how_old_the_data_will_be_and_which_modules_are_newer(
-    deploy: Any, production: Environment, remote: GitRemote
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote
 ) -> None:
-    first = deploy()
+    first = deployed
     remote.commit("Second", addon("1.1"))
     second = deploy()
 
@@ -617,9 +622,9 @@ class Killed(BaseException):
 
 
 def test_a_worker_that_died_before_the_switch_is_taken_back_by_the_next(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
 ) -> None:
-    first = deploy()
+    first = deployed
     client = Client(production)
     client.write("order 1")
     remote.commit("Second", addon("1.1"))
@@ -643,9 +648,8 @@ def test_a_worker_that_died_before_the_switch_is_taken_back_by_the_next(
 
 
 def test_a_worker_that_died_after_the_switch_is_completed_by_the_next(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.raised["edge.open"] = _die
     second = services.request_deployment(production, Trigger.PUSH, ADA)
@@ -663,9 +667,8 @@ def test_a_worker_that_died_after_the_switch_is_completed_by_the_next(
 
 
 def test_a_completion_that_fails_is_not_taken_back_but_completed_later(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.raised["edge.open"] = EdgeError("The edge does not answer.")
 
@@ -683,9 +686,8 @@ def test_a_completion_that_fails_is_not_taken_back_but_completed_later(
 
 
 def test_a_worker_that_lost_its_deployment_does_nothing_more(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     second = services.request_deployment(production, Trigger.PUSH, ADA)
 
@@ -701,10 +703,10 @@ def test_a_worker_that_lost_its_deployment_does_nothing_more(
 
 
 def test_a_worker_that_lost_its_deployment_does_nothing_more_in_its_threads_either(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
     """Another has taken over while the door was opening, beside which the old containers are removed."""
-    first = deploy()
+    first = deployed
     remote.commit("Second", addon("1.1"))
     second = services.request_deployment(production, Trigger.PUSH, ADA)
 
@@ -720,9 +722,13 @@ def test_a_worker_that_lost_its_deployment_does_nothing_more_in_its_threads_eith
 
 
 def test_what_was_read_ahead_of_a_long_build_is_read_again(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployment,
+    deploy: Any,
+    production: Environment,
+    remote: GitRemote,
+    faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     faults.calls.clear()
     deploy()
@@ -738,10 +744,14 @@ def test_what_was_read_ahead_of_a_long_build_is_read_again(
 
 @pytest.mark.parametrize("another_at_work", [True, False])
 def test_a_template_that_another_machine_may_just_be_making_is_not_tidied_away(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, another_at_work: bool
+    deployed: Deployment,
+    production: Environment,
+    remote: GitRemote,
+    faults: Faults,
+    queues: Queues,
+    another_at_work: bool,
 ) -> None:
     """Its lock is on that machine's disk; the rows tell of both."""
-    deploy()
     remote.commit("Second", addon("1.1"))
     second = services.request_deployment(production, Trigger.MANUAL, ADA)
     faults.raised["databases.clone"] = _die
@@ -761,9 +771,8 @@ def test_a_template_that_another_machine_may_just_be_making_is_not_tidied_away(
 
 
 def test_a_worker_that_was_held_up_between_two_steps_begins_no_step_of_what_has_ended_meanwhile(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     second = services.request_deployment(production, Trigger.PUSH, ADA)
     close = pipeline._close
@@ -803,9 +812,8 @@ def test_a_worker_that_dies_right_after_the_end_leaves_no_step_running(
 
 
 def test_a_worker_that_comes_back_promises_no_snapshot_that_another_has_removed(
-    deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
+    deployed: Deployment, production: Environment, remote: GitRemote, faults: Faults, queues: Queues, monkeypatch: Any
 ) -> None:
-    deploy()
     remote.commit("Second", addon("1.1"))
     second = services.request_deployment(production, Trigger.PUSH, ADA)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from deployments.states import Status, StepKind, StepStatus, Trigger
 from instances.runtimes.base import Answer
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
+from tests import kept
 from tests.acme import ADA, addon, log_of
 from tests.conftest import Queues
 from tests.git_remote import GitRemote
@@ -26,11 +26,10 @@ Deliver = Callable[..., Deployment | None]
 @pytest.fixture
 def deliver(production: Environment, queues: Queues, faults: Faults) -> Deliver:
     """A webhook call for a commit of main, under an id of its own; what it caused, once the workers are done."""
-    numbers = itertools.count()
 
     def call(sha: str, *, work: bool = True) -> Deployment | None:
         # Each from elsewhere: the very same push sent again is told apart before a worker sees it.
-        number = next(numbers)
+        number = Delivery.objects.count()
         document = {"ref": "refs/heads/main", "before": f"{number + 1:040x}", "after": sha, "commits": []}
         body = json.dumps(document | {"pusher": {"name": "ann"}}).encode()
         secret = production.project.webhook_secret.encode()
@@ -48,6 +47,13 @@ def deliver(production: Environment, queues: Queues, faults: Faults) -> Deliver:
         return Deployment.objects.exclude(pk__in=known).first()
 
     return call
+
+
+@pytest.fixture
+def pushed(deliver: Deliver, production: Environment, remote: GitRemote, once: Any) -> Deployment:
+    """The first push, which is live."""
+    once("pushed", lambda: deliver(remote.sha("main")), kept.traits(production))
+    return live(production)
 
 
 def live(environment: Environment) -> Deployment:
@@ -86,9 +92,9 @@ def test_of_two_pushes_out_of_order_the_branchs_tip_is_deployed_once(
 
 
 def test_a_replay_after_a_rollback_by_hand_does_not_undo_the_rollback_and_a_new_push_deploys(
-    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    first = deliver(remote.sha("main"))
+    first = pushed
     bad = remote.commit("Second", addon("1.1"))
     deliver(bad)
     back = services.roll_back(production, ADA)
@@ -108,9 +114,8 @@ def test_a_replay_after_a_rollback_by_hand_does_not_undo_the_rollback_and_a_new_
 
 
 def test_a_replay_does_not_undo_a_rollback_from_what_a_person_had_deployed_again(
-    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, faults: Faults
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues, faults: Faults
 ) -> None:
-    deliver(remote.sha("main"))
     bad = remote.commit("Second", addon("1.1"))
     faults.unhealthy[f"-d{live(production).pk + 1}"] = Answer(500, "broken")
     failed = deliver(bad)
@@ -143,9 +148,8 @@ def test_a_push_whose_delivery_is_kept_no_longer_is_still_judged_as_one(
 
 
 def test_a_push_does_not_replace_a_rollback_that_is_queued(
-    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    deliver(remote.sha("main"))
     newer = remote.commit("Second", addon("1.1"))
     deliver(newer)
     back = services.roll_back(production, ADA)
@@ -196,9 +200,8 @@ def test_a_force_push_is_deployed_whichever_way_it_went(
 
 
 def test_what_a_newer_tag_has_already_is_not_deployed_from_the_branch(
-    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    deliver(remote.sha("main"))
     behind = remote.commit("Second", addon("1.1"))
     ahead = remote.commit("Third", addon("1.2"), branch="release", parent=behind)
     services.request_deployment(production, Trigger.MANUAL, ADA, ref="release")
@@ -233,9 +236,8 @@ def test_a_commit_that_did_not_get_healthy_is_tried_again_by_its_own_push_only(
 
 
 def test_a_person_deploys_what_is_live_already(
-    deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote, queues: Queues
 ) -> None:
-    deliver(remote.sha("main"))
 
     by_hand = services.request_deployment(production, Trigger.MANUAL, ADA)
     queues.run_all()
@@ -264,9 +266,8 @@ def test_a_cancellation_at_that_instant_counts(
 
 @pytest.mark.parametrize("paths", [["addons"], ["acme_notes/**"], ["acme_notes"], ["*.py"]])
 def test_what_changes_none_of_the_wanted_paths_is_left_out_and_what_does_is_deployed(
-    deliver: Deliver, production: Environment, remote: GitRemote, paths: list[str]
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote, paths: list[str]
 ) -> None:
-    deliver(remote.sha("main"))
     Environment.objects.update(deploy_paths=paths)
 
     left_out = deliver(remote.commit("Say more", {"README.md": "more"}))
@@ -277,9 +278,8 @@ def test_what_changes_none_of_the_wanted_paths_is_left_out_and_what_does_is_depl
 
 
 def test_a_wanted_change_is_not_lost_to_a_later_push_that_changes_nothing_wanted(
-    deliver: Deliver, production: Environment, remote: GitRemote
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote
 ) -> None:
-    deliver(remote.sha("main"))
     Environment.objects.update(deploy_paths=["addons"])
     deliver(remote.commit("Second", addon("1.1")), work=False)
 
@@ -289,18 +289,16 @@ def test_a_wanted_change_is_not_lost_to_a_later_push_that_changes_nothing_wanted
 
 
 def test_requirements_and_a_removed_addon_count_as_addons(
-    deliver: Deliver, production: Environment, remote: GitRemote
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote
 ) -> None:
-    deliver(remote.sha("main"))
     Environment.objects.update(deploy_paths=["addons"])
 
     assert deliver(remote.commit("Need more", {"requirements.txt": "phonenumbers\n"})).status == Status.SUCCEEDED
 
 
 def test_a_commit_whose_message_the_host_did_not_tell_may_still_ask_to_be_skipped(
-    deliver: Deliver, production: Environment, remote: GitRemote
+    pushed: Deployment, deliver: Deliver, production: Environment, remote: GitRemote
 ) -> None:
-    deliver(remote.sha("main"))
     skipped = remote.commit("Second [skip deploy]", addon("1.1"))
     Environment.objects.update(kind="staging")
 

@@ -36,6 +36,12 @@ DAY = timedelta(days=1)
 MB = 1024**2
 
 
+@pytest.fixture
+def left_out() -> set[str]:
+    """A deployment is followed by all that it is in real life."""
+    return set()
+
+
 def old(model: Any, days: int = 400) -> None:
     """Make what there is so many days older."""
     name = {Deployment: "created_at", Snapshot: "taken_at", Delivery: "received_at"}[model]
@@ -462,9 +468,8 @@ class TestOnAServer:
         assert first.database not in runtime_for(production.server).databases.list()
 
     def test_a_copy_that_a_rollback_could_not_remove_goes_later(
-        self, production: Environment, faults: Faults, deploy: Any, remote: GitRemote
+        self, production: Environment, faults: Faults, deployed: Deployment, deploy: Any, remote: GitRemote
     ) -> None:
-        deploy()
         remote.commit("Broken", addon("1.9"))
         faults.raised["containers.create"] = RunFailed("no memory")
         faults.raised["filestores.discard"] = RunFailed("disk busy")
@@ -665,9 +670,8 @@ class TestRoom:
         assert runtime_for(production.server).images.find(versions[0].image) is None
 
     def test_a_snapshot_wants_twice_the_database_and_where_nothing_could_be_had_it_says_so(
-        self, deploy: Any, faults: Faults, settings: Any, remote: GitRemote
+        self, deployed: Deployment, deploy: Any, faults: Faults, settings: Any, remote: GitRemote
     ) -> None:
-        deploy()
         remote.commit("Next", addon("2.0"))
         settings.OCORE_MIN_FREE_BYTES = IMAGE_BYTES
         answers = iter([10 * IMAGE_BYTES, IMAGE_BYTES + 2 * DATABASE_BYTES - 1])

@@ -26,8 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment, faults: Faults) -> Environment:
-    assert deploy().status == Status.SUCCEEDED
+def live(deployed: Deployment, production: Environment, faults: Faults) -> Environment:
     faults.calls.clear()
     return production
 
@@ -158,9 +157,8 @@ def test_one_that_was_scaled_and_is_gone_is_brought_back(live: Environment, queu
 
 class TestOneOfSeveral:
     @pytest.fixture
-    def two(self, live: Environment, queues: Queues, faults: Faults) -> Environment:
-        scale(live, 2, queues)
-        faults.calls.clear()
+    def two(self, live: Environment, queues: Queues, once: Any) -> Environment:
+        once("scaled to two", lambda: scale(live, 2, queues))
         return live
 
     def test_stopping_it_gives_its_clients_to_the_other(self, two: Environment, queues: Queues) -> None:

@@ -33,20 +33,23 @@ PYTHON = {"acme_notes/models.py": "X = 2\n"}
 
 
 @pytest.fixture
-def first(deploy: Any, production: Environment, faults: Faults) -> Environment:
-    assert deploy().status == Status.SUCCEEDED
+def first(deployed: Deployment, production: Environment, faults: Faults) -> Environment:
     faults.calls.clear()
     return production
 
 
 @pytest.fixture
-def begin(first: Environment, remote: GitRemote, queues: Queues) -> Callable[..., Split]:
+def begin(first: Environment, remote: GitRemote, queues: Queues, once: Any) -> Callable[..., Split]:
     def run(files: dict[str, str] | None = None, *, shared: bool = True) -> Split:
-        remote.commit("Other", addon() | PYTHON if files is None else files, branch="other")
-        deployment = second.begin(first, "Second", ADA, ref="other", shared=shared)
-        queues.run_all()
-        deployment.refresh_from_db()
-        assert deployment.status == Status.SUCCEEDED, deployment.error
+        commit = remote.commit("Other", addon() | PYTHON if files is None else files, branch="other")
+
+        def make() -> None:
+            deployment = second.begin(first, "Second", ADA, ref="other", shared=shared)
+            queues.run_all()
+            deployment.refresh_from_db()
+            assert deployment.status == Status.SUCCEEDED, deployment.error
+
+        once(f"second {commit} {shared}", make)
         return split()
 
     return run

@@ -136,7 +136,7 @@ def test_a_clock_that_gives_no_sign_of_life_is_killed_and_started_again(tmp_path
 @pytest.mark.parametrize("seconds", [0, 60])
 def test_a_short_standstill_is_none_and_with_0_none_is(tmp_path, settings, seconds):
     settings.OCORE_STANDSTILL_SECONDS = seconds
-    with Supervisor(QUIET, [SLEEPER], state_dir=tmp_path):
+    with Supervisor(QUIET, [SLEEPER], state_dir=tmp_path, patience=0.1):
         eventually(lambda: "up" in log_of(tmp_path, "sleeper"))
         _, first = module._read(tmp_path)
         os.kill(first.pid, signal.SIGSTOP)

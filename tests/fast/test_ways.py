@@ -19,9 +19,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def live(deploy: Any, production: Environment, faults: Faults) -> Deployment:
+def live(deployed: Deployment, production: Environment, faults: Faults) -> Deployment:
     """Acme's production; what it does next is without an update unless a test says otherwise."""
-    made: Deployment = deploy()
+    made = deployed
     faults.calls.clear()
     return made
 
@@ -181,12 +181,14 @@ def test_a_server_short_of_memory_replaces_what_runs_behind_the_door_or_one_afte
 
 class TestRolling:
     @pytest.fixture
-    def two(self, live: Deployment, production: Environment, deploy: Any, faults: Faults) -> list[str]:
-        a_second_instance(production)
-        Environment.objects.update(strategy="rolling", odoo_conf={"log_level": "info"})
-        assert deploy().status == Status.SUCCEEDED
+    def two(self, live: Deployment, production: Environment, deploy: Any, once: Any) -> list[str]:
+        def make() -> None:
+            a_second_instance(production)
+            Environment.objects.update(strategy="rolling", odoo_conf={"log_level": "info"})
+            assert deploy().status == Status.SUCCEEDED
+
+        once("two rolled", make)
         assert len(serving(production)) == 2
-        faults.calls.clear()
         return serving(production)
 
     def test_one_after_the_other_so_that_somebody_always_serves(

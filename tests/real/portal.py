@@ -101,6 +101,7 @@ def clean(portal: Portal) -> Iterator[Portal]:
     try:
         yield portal
     finally:
+        remove_everything(api, portal.namespace)  # before, so that nobody waits for what ends politely
         portal.run("down")
         remove_everything(api, portal.namespace)
     assert not everything_of(api, portal.namespace)
