@@ -82,7 +82,19 @@ class DeploymentShape(BaseModel):
     url: str = Field(description="Its page, for people.")
 
 
+class RepositoryShape(BaseModel):
+    """A further repository, as a deployment has it."""
+
+    name: str
+    url: str
+    asked: str = Field(description="The branch or pin that led to the commit.")
+    commit: str
+    subject: str
+    folder: str = Field(description="Only the addons below it; empty: all.")
+
+
 class DeploymentDetail(DeploymentShape):
+    repositories: list[RepositoryShape] = Field(description="The further ones, in their order; empty until known.")
     waits_for: str = Field(description="While it is queued: what for.")
     detail: str = Field(description="What the machine said of the error.")
     steps: list[StepShape]

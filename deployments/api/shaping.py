@@ -1,10 +1,11 @@
 """Rows as the API shows them."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
 
-from deployments import schedule
+from deployments import further, schedule
 from deployments.api.shapes import (
     BODY_CHARACTERS,
     DeliveryDetail,
@@ -18,6 +19,7 @@ from deployments.api.shapes import (
     LogPart,
     OutcomeShape,
     ProjectShape,
+    RepositoryShape,
     ServerDetail,
     ServerShape,
     SettingShape,
@@ -58,8 +60,13 @@ def deployment(row: Deployment) -> DeploymentShape:
 
 
 def deployment_detail(row: Deployment) -> DeploymentDetail:
-    steps = [step(one) for one in row.steps.all()]
-    return DeploymentDetail(**_of_deployment(row), detail=row.detail, waits_for=schedule.why_waiting(row), steps=steps)
+    return DeploymentDetail(
+        **_of_deployment(row),
+        detail=row.detail,
+        repositories=[RepositoryShape(**asdict(one)) for one in further.taken(row)],
+        waits_for=schedule.why_waiting(row),
+        steps=[step(one) for one in row.steps.all()],
+    )
 
 
 def _of_deployment(row: Deployment) -> dict[str, Any]:

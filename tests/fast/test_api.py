@@ -85,7 +85,10 @@ def test_it_shows_what_there_is(production: Environment, full: str) -> None:
 
 def test_a_deployment_comes_with_its_steps_and_its_log_from_an_offset_on(production: Environment, full: str) -> None:
     pk = everything(production)["deployment"]
+    taken = {"name": "oca", "url": "https://git.example.com/oca.git", "asked": "19.0", "commit": "a" * 40}
+    Deployment.objects.filter(pk=pk).update(repositories=[taken | {"subject": "One", "folder": ""}])
     shown = call(full, "GET", f"/deployments/{pk}").json()
+    assert [(one["name"], one["commit"]) for one in shown["repositories"]] == [("oca", "a" * 40)]
     assert (shown["status"], shown["final"], shown["error"]) == ("failed", True, "Broken")
     assert [(one["kind"], one["status"]) for one in shown["steps"]] == [("build", "failed")]
     assert shown["url"].endswith(f"/admin/deployments/deployment/{pk}/change/")
