@@ -1,6 +1,6 @@
 """Fixtures for everybody."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,13 @@ class Queues:
         self.workers = 1
         self.missing: set[str] = set()
         """Of whom nothing has been heard lately (`ocore.machine.signs`)."""
+        self.left_out: set[str] = set()
 
     def get_queue(self, name: str) -> Any:
         return Queue(self.jobs.setdefault(name, []), Registry(self.started))
 
-    def run_all(self, left_out: Collection[str] = ()) -> None:
-        """Be the workers: run what is queued, and what that queues, in order. What is `left_out` is dropped."""
+    def run_all(self) -> None:
+        """Be the workers: run what is queued, and what that queues, in order; what is `left_out` is dropped."""
         from deployments import jobs
 
         for _ in range(100):
@@ -53,7 +54,7 @@ class Queues:
             for name in self.jobs:
                 self.jobs[name].clear()
             for function, arguments in queued:
-                if function not in left_out:
+                if function not in self.left_out:
                     getattr(jobs, function)(*arguments)
         raise AssertionError("the jobs never end")
 

@@ -272,6 +272,7 @@ def test_where_the_engine_went_away_nothing_is_put_back_beside_what_still_works_
 def test_a_copy_that_a_rollback_could_not_remove_goes_once_it_can(
     deployed: Deployment, deploy: Any, production: Environment, remote: GitRemote, faults: Faults, queues: Queues
 ) -> None:
+    queues.left_out.clear()
     remote.commit("Second", addon("1.1"))
     faults.raised["containers.run"] = RunFailed("The update failed.")
     faults.raised["filestores.discard"] = ServerUnreachable("The server does not answer.")
