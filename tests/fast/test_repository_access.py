@@ -200,7 +200,7 @@ def test_the_test_of_a_connection_says_what_is_wrong_over_https(
         ("Connection", ""),
         ("Branch “main” of Acme / Production", ""),
         ("Branch “staging” of Acme / Staging", Trouble.NO_REF),
-    ]
+    ], found
     assert "with its token" in found[0].words
 
     project.repository_token = "wrong-canary"
