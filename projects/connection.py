@@ -51,7 +51,7 @@ def check(
     branches: Iterable[tuple[str, str]],
     *,
     what: str = "Connection",
-    deadlines: Deadlines = DEADLINES,
+    deadlines: Deadlines | None = None,
 ) -> list[Finding]:
     """`branches` are pairs: whose, and which. Takes `deadlines.total` at most and a little more; changes nothing here
     or there. Only the newest deploy key counts, so that one knows whether it has been pasted."""
@@ -59,7 +59,9 @@ def check(
     place = Path(settings.STATE_DIR) / "mirrors" / "never-made"
     try:
         access = repository.access(newest_key_only=True)
-        there = repository.mirror_in(place, access=access, deadlines=deadlines).branches({name for _, name in wanted})
+        there = repository.mirror_in(place, access=access, deadlines=deadlines or DEADLINES).branches(
+            {name for _, name in wanted}
+        )
     except GitError as error:
         return [Finding(what, error.message, error.trouble, error.advice, error.detail)]
     told = [Finding(what, f"oCore may read {repository.repository_url}{_by_what(repository)}.")]

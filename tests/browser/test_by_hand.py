@@ -110,9 +110,9 @@ def test_a_project_is_made_with_a_default_of_its_own(admin: Eyes, remote: GitRem
     page = admin.page
     go_to(page, "Projects")
     page.get_by_role("link", name="Add project").click()
-    page.get_by_label("Name:", exact=True).press_sequentially("Acme")
-    expect(page.get_by_label("Slug:")).to_have_value("acme")
-    page.get_by_label("Git repository").fill(remote.url)
+    page.locator("#id_name").press_sequentially("Acme")
+    expect(page.locator("#id_slug")).to_have_value("acme")
+    page.locator("#id_repository_url").fill(remote.url)
     open_group(page, "Resources")
     page.get_by_label("Cron threads").fill("2")
     admin.look("project-add")
@@ -216,7 +216,7 @@ def test_the_list_of_environments_says_what_runs_where(admin: Eyes) -> None:
     page.get_by_role("button", name="Save", exact=True).click()
 
     page.get_by_role("link", name="Add project").click()
-    page.get_by_label("Name:", exact=True).press_sequentially("Globex")
+    page.locator("#id_name").press_sequentially("Globex")
     page.get_by_role("button", name="Save", exact=True).click()
     add_environment(page, "Globex", "Production")
     page.get_by_role("button", name="Save and continue editing").click()
