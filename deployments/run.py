@@ -206,8 +206,8 @@ class Run:
         return [
             environment.database_password,
             environment.odoo_admin_password,
-            *environment.project.access().secrets,
-            *(one for repository in environment.project.repositories.all() for one in repository.access().secrets),
+            *environment.project.secrets,
+            *(one for repository in environment.project.repositories.all() for one in repository.secrets),
             environment.server.postgres_dsn,
             *self.config.secrets,
         ]

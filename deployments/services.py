@@ -191,7 +191,7 @@ def cancel(deployment: Deployment, who: Who) -> None:
     """
     if deployment.status == Status.QUEUED:
         try:
-            deployment.move(Status.CANCELLED, finished_at=timezone.now(), cancelled_by=who.name)
+            deployment.move(Status.CANCELLED, finished_at=timezone.now(), cancelled_by=who.name[:200])
             server = deployment.environment.server_id
             # It may have held a slot. Not before its row is written: who hands out takes the server's first.
             transaction.on_commit(lambda: schedule.hand_out(server), robust=True)
@@ -199,7 +199,7 @@ def cancel(deployment: Deployment, who: Who) -> None:
         except StaleTransition:
             pass  # a worker has just taken it: cancel it as a running one
     won = Deployment.objects.filter(pk=deployment.pk, status=Status.RUNNING, switched_at=None).update(
-        status=Status.CANCELLING, cancelled_by=who.name
+        status=Status.CANCELLING, cancelled_by=who.name[:200]
     )
     deployment.refresh_from_db()
     if won:

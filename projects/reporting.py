@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 
 from ocore.errors import ExpectedError
 from projects.git import address
+from projects.git.access import CONTROLS
 from projects.hosts import STATUSES, Credentials, Place, Statuses
 from projects.hosts.api import Api, origin
 
@@ -101,14 +102,15 @@ def _place(project: "Project") -> Place:
 
 
 def _credentials(project: "Project", place: Place) -> tuple[Credentials, bool]:
-    if not (project.report_token or project.repository_token).isascii():
-        raise ValidationError("A token has no characters beyond ASCII.")
-    if project.report_token:
-        return Credentials(project.report_token), False
+    own, borrowed = project.report_token.strip(), project.repository_token.strip()
+    if not (own or borrowed).isascii() or CONTROLS.search(own or borrowed):
+        raise ValidationError("A token has no characters beyond ASCII, and no line break.")
+    if own:
+        return Credentials(own), False
     repository = address.parse(project.repository_url)
     theirs = origin(place.base) in _own_origins(repository)
-    if project.repository_token and theirs:
-        return Credentials(project.repository_token, project.repository_username), True
+    if borrowed and theirs:
+        return Credentials(borrowed, project.repository_username.strip()), True
     raise ValidationError(
         f"A token is needed: {STATUSES[project.host].token_note}."
         + ("" if theirs else " The repository's access token is not sent to another host.")

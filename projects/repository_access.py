@@ -4,13 +4,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
 from ocore.fields import EncryptedTextField
 from projects import known_hosts, validators
 from projects.deploy_keys import new_key, public_half
-from projects.git import Access, Deadlines, Mirror
+from projects.git import Access, Deadlines, Mirror, address
+from projects.git.access import CONTROLS, secrets_of
 
 
 class RepositoryAccess(models.Model):
@@ -36,6 +38,28 @@ class RepositoryAccess(models.Model):
     class Meta:
         abstract = True
 
+    def clean(self) -> None:
+        super().clean()
+        for name in ("repository_username", "repository_token"):
+            if CONTROLS.search(getattr(self, name).strip()):
+                raise ValidationError({name: "A line break or another control character is in it. Enter it again."})
+        rows = type(self)._default_manager.filter(pk=self.pk) if self.repository_token else ()
+        if any(
+            before.repository_token == self.repository_token
+            and _origin(before.repository_url) != _origin(self.repository_url)
+            for before in rows
+        ):
+            raise ValidationError(
+                {"repository_token": "It was typed for another host. Type one for this host, or empty the field."}
+            )
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no text may show. Whatever was typed, this raises nothing: also what goes wrong by it is told."""
+        token = self.repository_token
+        stripped = [token.strip()] if token.strip() != token else []
+        return [*secrets_of(token, self.deploy_key, self.previous_deploy_key), *filter(None, stripped)]
+
     @property
     def deploy_key_comment(self) -> str:
         """By which somebody at the git host recognises the key."""
@@ -56,10 +80,12 @@ class RepositoryAccess(models.Model):
         return bool(self.repository_url) and not self.repository_url.startswith(("https://", "file://"))
 
     def make_deploy_key(self) -> None:
-        """A new pair. An older one is tried beside it for a while, until somebody has pasted the new one."""
-        self.previous_deploy_key = self.deploy_key
-        grace = timedelta(seconds=settings.OCORE_SECRET_GRACE_SECONDS)
-        self.previous_deploy_key_until = timezone.now() + grace if self.deploy_key else None
+        """A new pair. The older one is tried beside it for a while, until somebody has pasted the new one; made again
+        within that, it is still the same older one that is likely to be pasted."""
+        if not self.previous_deploy_key_valid:
+            self.previous_deploy_key = self.deploy_key
+            grace = timedelta(seconds=settings.OCORE_SECRET_GRACE_SECONDS)
+            self.previous_deploy_key_until = timezone.now() + grace if self.deploy_key else None
         self.deploy_key, self.deploy_key_made_at = new_key(), timezone.now()
         self._save_keys()
 
@@ -86,3 +112,11 @@ class RepositoryAccess(models.Model):
 
     def mirror_in(self, path: Path, *, access: Access | None = None, deadlines: Deadlines | None = None) -> Mirror:
         return Mirror(self.repository_url, path, access=access or self.access(), deadlines=deadlines)
+
+
+def _origin(url: str) -> str:
+    """Who gets the credentials; of what is no address, nobody."""
+    try:
+        return address.parse(url).origin
+    except ValidationError:
+        return ""

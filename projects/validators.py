@@ -180,6 +180,9 @@ def validate_api_url(url: str) -> None:
             f"“{printable(url)}” is not the address of an API. Write for example https://git.example.com/api/v4."
         )
     host = match[2].lower()
+    port = host.partition(":")[2]
+    if port and not 1 <= int(port) <= 65535:
+        raise ValidationError(f"There is no port {port}.")
     if match[1] == "http" and not {host, host.partition(":")[0]} & set(settings.OCORE_PLAIN_GIT_HOSTS):
         raise ValidationError(
             "A token is sent there, so the address must begin with https://. For a host without TLS the operator of "

@@ -27,6 +27,7 @@ PERMISSIONS = {
     Verb.LOCK: "deployments.lock_environment",
 }
 """What a verb needs of the user besides; reading needs the right to view that kind of thing."""
+VIEWING = ("view", "change")
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ class Caller:
                 advice=f"It is for {', '.join(self.token.verbs)}. Use another, or make one.",
             )
 
+    def sees(self, kind: type[Model]) -> bool:
+        """Whether its user now may view this kind of things."""
+        return any(self.user.has_perm(f"{kind._meta.app_label}.{act}_{kind._meta.model_name}") for act in VIEWING)
+
     def _require_view(self, *kinds: type[Model]) -> None:
         for kind in kinds:
-            opts = kind._meta
-            names = [f"{opts.app_label}.{act}_{opts.model_name}" for act in ("view", "change")]
-            if not any(self.user.has_perm(name) for name in names):
-                raise Refused(403, f"The user of this token lacks the permission {names[0]}.")
+            if not self.sees(kind):
+                name = f"{kind._meta.app_label}.view_{kind._meta.model_name}"
+                raise Refused(403, f"The user of this token lacks the permission {name}.")
 
     @property
     def projects(self) -> QuerySet[Project]:

@@ -131,7 +131,7 @@ class EnvironmentShape(BaseModel):
     state: EnvironmentState
     needs_a_person: bool
     lock: LockShape | None
-    live: DeploymentShape | None
+    live: DeploymentShape | None = Field(description="With the next two null to who may not view deployments.")
     underway: DeploymentShape | None
     queued: DeploymentShape | None
 

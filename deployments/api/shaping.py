@@ -101,18 +101,20 @@ def lock(row: Lock) -> LockShape:
     return LockShape(**_fields(row, ("reason", "locked_by", "locked_at")))
 
 
-def environment(one: Condition, locked: Lock | None) -> EnvironmentShape:
-    return EnvironmentShape(**_of_environment(one, locked))
+def environment(one: Condition, locked: Lock | None, *, deployments: bool) -> EnvironmentShape:
+    """`deployments`: whoever asks may view these."""
+    return EnvironmentShape(**_of_environment(one, locked, deployments))
 
 
-def environment_detail(one: Condition, locked: Lock | None) -> EnvironmentDetail:
+def environment_detail(one: Condition, locked: Lock | None, *, deployments: bool) -> EnvironmentDetail:
     found = effective(one.environment).items()
     shown = {name: SettingShape(value=display(name, each.value), origin=str(each.origin)) for name, each in found}
-    return EnvironmentDetail(**_of_environment(one, locked), settings=shown)
+    return EnvironmentDetail(**_of_environment(one, locked, deployments), settings=shown)
 
 
-def _of_environment(one: Condition, locked: Lock | None) -> dict[str, Any]:
+def _of_environment(one: Condition, locked: Lock | None, deployments: bool) -> dict[str, Any]:
     row = one.environment
+    shown = {"live": one.live, "underway": one.underway, "queued": one.queued}
     return {
         **_fields(row, ("slug", "name", "kind", "description", "branch", "url", "public")),
         "project": row.project.slug,
@@ -120,9 +122,7 @@ def _of_environment(one: Condition, locked: Lock | None) -> dict[str, Any]:
         "state": one.state,
         "needs_a_person": one.broken or one.given_up is not None,
         "lock": lock(locked) if locked else None,
-        "live": deployment(one.live) if one.live else None,
-        "underway": deployment(one.underway) if one.underway else None,
-        "queued": deployment(one.queued) if one.queued else None,
+        **{name: deployment(found) if found and deployments else None for name, found in shown.items()},
     }
 
 

@@ -14,8 +14,13 @@ base=$OCORE_URL/api/v1
 # The token goes through a pipe: arguments of programs are visible to others on the machine.
 api() {
     printf 'Authorization: Bearer %s\n' "$OCORE_TOKEN" |
-        curl --silent --show-error --fail-with-body --retry 5 --retry-connrefused --header @- "$@"
+        curl --silent --show-error --fail-with-body --retry 5 --retry-connrefused --header @- --output "$answer" "$@" && code=0 || code=$?
+    cat "$answer"
+    return "$code"
 }
+# In a file, which is emptied before a retry: of what is printed, nothing could be taken back.
+answer=$(mktemp)
+trap 'rm -f "$answer"' EXIT
 
 # Sent again after a broken connection, it does not deploy twice.
 key=${GITHUB_RUN_ID:-$(date +%s)-$$}-${GITHUB_RUN_ATTEMPT:-1}-$project-$environment

@@ -10,6 +10,14 @@ from . import errors
 from .address import Address
 from .host_keys import shipped_lines
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def secrets_of(token: str, *keys: str) -> list[str]:
+    """A token, and the lines of keys."""
+    lines = (line for key in keys for line in key.splitlines() if not line.startswith("-----"))
+    return [one for one in (token, *lines) if one]
+
 
 @dataclass(frozen=True)
 class Access:
@@ -26,7 +34,7 @@ class Access:
     """The host keys that are accepted or revoked, as ssh reads them; asked before each connection."""
 
     def __post_init__(self) -> None:
-        if re.search(r"[\x00-\x1f\x7f]", self.username + self.token):
+        if CONTROLS.search(self.username + self.token):
             raise errors.RepositoryRefused(
                 "The user name or access token contains a line break or another control character.",
                 advice="Enter it again, without white space around it.",
@@ -35,8 +43,7 @@ class Access:
     @property
     def secrets(self) -> list[str]:
         """What no text may show; of a key its lines, as texts come by lines."""
-        lines = (line for key in self.keys for line in key.splitlines() if not line.startswith("-----"))
-        return [one for one in (self.token, *lines) if one]
+        return secrets_of(self.token, *self.keys)
 
     @property
     def elsewhere(self) -> "Access":

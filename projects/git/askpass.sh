@@ -10,6 +10,8 @@ esac
 named=${1#"Password for 'https://"}
 user=${named%"@$OCORE_GIT_HOST': "}
 case $user in
-"$named" | *[/@]*) exit 1 ;;
+"$named") exit 1 ;;
+"$OCORE_GIT_USERNAME") ;; # gits that don't escape it
+*[/@]*) exit 1 ;;
 esac
 test "$named" != "$1" && printf '%s\n' "$OCORE_GIT_TOKEN"

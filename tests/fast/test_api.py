@@ -310,6 +310,15 @@ READS_OF = {
 }
 
 
+def test_what_runs_in_an_environment_is_for_who_may_view_deployments(production: Environment, full: str) -> None:
+    live = factories.deployment(production, live_at=timezone.now())
+    Deployment.objects.filter(pk=live.pk).update(live=True)
+    only = secret(user("only", "view_project", "view_environment"))
+    (listed,) = call(only, "GET", "/projects/acme/environments").json()["items"]
+    assert listed["live"] is None is call(only, "GET", HERE).json()["live"]
+    assert call(full, "GET", HERE).json()["live"]["id"] == live.pk
+
+
 @pytest.mark.parametrize("verb", ACTS_OF)
 def test_each_act_needs_its_verb_and_its_users_permission_of_now(production: Environment, verb: str) -> None:
     for text in "ab":

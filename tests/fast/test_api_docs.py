@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,41 @@ def test_every_kind_of_problem_is_explained() -> None:
 def test_every_verb_is_explained_with_the_permission_that_it_needs() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| `?([\w. ]+?)`? \|$", PAGE, re.MULTILINE))
     assert table == {verb.value: PERMISSIONS.get(verb, "to view that kind of thing") for verb in tokens.Verb}
+
+
+def test_the_example_asks_again_and_reads_the_last_answer_only(tmp_path: Path) -> None:
+    told: list[tuple[int, dict[str, Any]]] = [
+        (503, {"status": 503}),
+        (201, {"id": 7, "url": "x", "waits_for": ""}),
+        (200, {"parts": [{"text": "built\n"}], "next_offset": 1, "more": False, "final": True}),
+        (200, {"id": 7, "status": "rolled_back", "error": "Broken", "advice": ""}),
+    ]
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, content = told.pop(0)
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        environment = {"PATH": os.environ["PATH"], "OCORE_URL": url, "OCORE_TOKEN": "t", "TMPDIR": str(tmp_path)}
+        script = str(DOCS / "examples" / "deploy-and-wait.sh")
+        done = subprocess.run(["sh", script, "acme", "production"], env=environment, capture_output=True, text=True)
+        server.shutdown()
+    assert (done.returncode, told) == (2, []), done.stderr
+    assert done.stdout.splitlines() == ["#7 x ", "built", "#7 rolled_back Broken "]
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
 @pytest.fixture

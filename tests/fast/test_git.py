@@ -804,6 +804,7 @@ def test_only_what_speaks_with_the_remote_sees_credentials(tmp_path: Path, slow_
     [
         ("Username for 'https://git.example.com:8443': ", "ann@example.com"),
         ("Password for 'https://ann%40example.com@git.example.com:8443': ", "s3cret"),
+        ("Password for 'https://ann@example.com@git.example.com:8443': ", "s3cret"),
         ("Password for 'https://git.example.com:8443': ", ""),
         ("Username for 'https://git.example.com': ", ""),
         ("Username for 'http://git.example.com:8443': ", ""),

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection as database
@@ -62,6 +63,35 @@ def test_the_secrets_of_an_access_are_its_token_and_the_lines_of_its_keys() -> N
     assert set(private.splitlines()[1:-1]) <= set(access.secrets)
     assert private not in repr(access)
     assert "tok-canary" not in repr(access)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("kind", [Project, Repository])
+def test_a_token_does_not_follow_its_row_to_another_host(project: Project, kind: type[Project | Repository]) -> None:
+    row = project if kind is Project else Repository(project=project, name="oca")
+    row.repository_url, row.repository_token = "https://git.example.com/a.git", "typed-for-it"
+    row.save()
+    row.repository_url = "https://git.example.com/b.git"
+    row.full_clean()
+    row.repository_url = "https://evil.example/a.git"
+    with pytest.raises(ValidationError, match="another host"):
+        row.full_clean()
+    row.repository_token = "typed-for-that"
+    row.full_clean()
+    for token in ("ab\tcd", "ab\ncd"):
+        row.repository_token = token
+        with pytest.raises(ValidationError, match="control character"):
+            row.full_clean()
+        assert token in row.secrets, "what is told of a deployment never fails by it"
+
+
+@pytest.mark.django_db
+def test_a_key_that_is_made_again_at_once_leaves_the_pasted_one_in_use(project: Project) -> None:
+    project.make_deploy_key()
+    pasted = project.deploy_key
+    project.make_deploy_key()
+    project.make_deploy_key()
+    assert project.access().keys == (project.deploy_key, pasted)
 
 
 def test_who_has_a_key_of_its_own_is_nobody_elsewhere() -> None:

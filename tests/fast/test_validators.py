@@ -245,3 +245,10 @@ def test_errors_of_lists_and_mappings_name_their_field() -> None:
         with pytest.raises(ValidationError) as raised:
             call()
         assert list(raised.value.message_dict) == [field]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_the_address_of_an_api_has_a_port_that_there_is(port: str) -> None:
+    with pytest.raises(ValidationError, match=f"no port {port}"):
+        validators.validate_api_url(f"https://git.example.com:{port}/api/v4")
+    validators.validate_api_url("https://git.example.com:65535/api/v4")

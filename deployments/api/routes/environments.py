@@ -1,5 +1,7 @@
 """What runs where: environments and their instances."""
 
+from functools import partial
+
 from django.http import HttpRequest
 
 from deployments import locks
@@ -15,7 +17,7 @@ from deployments.api.shapes import (
 )
 from deployments.api.strict import Routes
 from deployments.condition import conditions
-from deployments.models import Lock
+from deployments.models import Deployment, Lock
 from instances.models import Instance
 from projects.models import Environment
 
@@ -32,13 +34,14 @@ ONE = "/projects/{slug:project}/environments/{slug:environment}"
 def environments(request: HttpRequest, project: str, paging: PageOf) -> EnvironmentPage:
     who = caller(request)
     who.may_read(Environment)
-    items, cursor = page(who.environments.filter(project=who.project(project)), paging, _shapes)
+    seen = who.sees(Deployment)
+    items, cursor = page(who.environments.filter(project=who.project(project)), paging, partial(_shapes, seen))
     return EnvironmentPage(items=items, next_cursor=cursor)
 
 
-def _shapes(rows: list[Environment]) -> list[EnvironmentShape]:
+def _shapes(seen: bool, rows: list[Environment]) -> list[EnvironmentShape]:
     locked = {lock.environment_id: lock for lock in Lock.objects.filter(environment__in=rows, unlocked_at=None)}
-    return [shaping.environment(one, locked.get(one.environment.pk)) for one in conditions(rows)]
+    return [shaping.environment(one, locked.get(one.environment.pk), deployments=seen) for one in conditions(rows)]
 
 
 @router.get(
@@ -51,7 +54,7 @@ def environment(request: HttpRequest, project: str, environment: str) -> Environ
     who = caller(request)
     who.may_read(Environment)
     row = who.environment(project, environment)
-    return shaping.environment_detail(conditions([row])[0], locks.current(row))
+    return shaping.environment_detail(conditions([row])[0], locks.current(row), deployments=who.sees(Deployment))
 
 
 @router.get(f"{ONE}/instances", response=InstancePage, operation_id="list_instances", summary="Its instances")
