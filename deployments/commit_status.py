@@ -22,6 +22,8 @@ class CommitStatus(models.Model):
     tried = models.CharField(max_length=20, blank=True)
     """The status that `attempts` were made with."""
     attempts = models.PositiveSmallIntegerField(default=0)
+    sends = models.PositiveIntegerField(default=0)
+    """Attempts with whatever status. Nothing resets it: what one of them made at the host may be there unheard of."""
     next_at = models.DateTimeField(null=True)
     """Before the next attempt with the same status."""
     not_before = models.DateTimeField(null=True)

@@ -1,7 +1,7 @@
 """Primary keys for the workers. Redis only carries them: the clock asks again for what must not get lost."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -49,6 +49,19 @@ def enqueue_report(deployment: int, *, new: bool = False) -> None:
     _hand_over("reports", "report_deployment", deployment, new=new)
 
 
+def enqueue_reports(deployments: Sequence[int]) -> None:
+    """Of all that is owed: the queue is read once, since thousands may be in it."""
+    job = "report_deployment"
+    try:
+        queue = django_rq.get_queue("reports")
+        waiting = _names(queue.job_ids)
+        for pk in deployments:
+            if f"{job}-{pk}" not in waiting:
+                _put(queue, job, pk)
+    except RedisError as error:
+        logger.error("%s waits until the clock asks again, Redis does not answer: %s", job, error)
+
+
 def enqueue_edge(server: int) -> None:
     """A person has changed something and waits to see it."""
     _hand_over("urgent", "tell_edge", server)
@@ -77,13 +90,16 @@ def _hand_over(queue_name: str, job: str, pk: int, *, new: bool = False) -> None
     """Unless the same waits already: the clock asks every few seconds, and a queue must not grow by that. While one is
     at work another may wait, for what was new after it had looked; hence an id of its own for each. For a `new` row
     nothing can wait, and a long queue isn't read through."""
-    what = f"{job}-{pk}"
     try:
         queue = django_rq.get_queue(queue_name)
-        if new or not _waits(queue, what):
-            queue.enqueue(f"deployments.jobs.{job}", pk, job_id=f"{what}-{token_hex(4)}")
+        if new or not _waits(queue, f"{job}-{pk}"):
+            _put(queue, job, pk)
     except RedisError as error:
         logger.error("%s of %s waits until the clock asks again, Redis does not answer: %s", job, pk, error)
+
+
+def _put(queue: Any, job: str, pk: int) -> None:
+    queue.enqueue(f"deployments.jobs.{job}", pk, job_id=f"{job}-{pk}-{token_hex(4)}")
 
 
 def _waits(queue: Any, what: str) -> bool:
@@ -91,4 +107,9 @@ def _waits(queue: Any, what: str) -> bool:
 
 
 def _among(job_ids: Iterable[str], what: str) -> bool:
-    return what in {one.rpartition("-")[0] for one in job_ids}
+    return what in _names(job_ids)
+
+
+def _names(job_ids: Iterable[str]) -> set[str]:
+    """Of which job and row each is."""
+    return {one.rpartition("-")[0] for one in job_ids}

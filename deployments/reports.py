@@ -7,11 +7,13 @@ yet. Only one status of an environment is on its way at a time, so none overtake
 
 import logging
 from datetime import timedelta
+from itertools import islice
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
+from rq.timeouts import JobTimeoutException
 
 from deployments import queues
 from deployments.commit_status import CommitStatus
@@ -57,15 +59,17 @@ LEASE = timedelta(seconds=120)
 PAUSES = (15, 60, 240, 900, 3600, 3 * 3600, 6 * 3600)
 """Seconds between the attempts with one status; then it is given up."""
 BROKE_OFF = "The attempt broke off, and what became of it is unknown."
+DEFECT = "The attempt broke off by a mistake of oCore's own."
+MOST_AT_ONCE = 200
+"""Deployments that are handed over together: the rest is still owed the next time."""
 
 
 def hand_over_owed() -> None:
-    for pk in owed():
-        queues.enqueue_report(pk)
+    queues.enqueue_reports(owed())
 
 
 def owed() -> list[int]:
-    """Deployments of which the git host is to be told something now, the oldest first."""
+    """Deployments of which the git host is to be told something now, the oldest first and not all of a backlog."""
     rows = CommitStatus.objects.filter(deployment=OuterRef("pk"))
     settled = rows.filter(commit=OuterRef("commit"), settled=OuterRef("status"))
     left = rows.exclude(commit=OuterRef("commit")).exclude(settled=MOVED)
@@ -73,16 +77,23 @@ def owed() -> list[int]:
         Q(finished_at=None) | Q(finished_at__gt=timezone.now() - RECENT),
         environment__project__report_since__lte=F("created_at"),
     ).exclude(commit="")
-    candidates = told.filter(~Exists(settled) | Exists(left)).order_by("pk").prefetch_related("commit_statuses")
-    return [one.pk for one in candidates.only("pk", "commit", "status") if _is_due(one)]
+    candidates = told.filter(~Exists(settled) | Exists(left)).exclude(environment__project__in=_left_alone())
+    few = candidates.order_by("pk").only("pk", "commit", "status").prefetch_related("commit_statuses")
+    due = (one.pk for one in few.iterator(chunk_size=MOST_AT_ONCE) if _is_due(one))
+    return list(islice(due, MOST_AT_ONCE))
+
+
+def _left_alone() -> QuerySet[CommitStatus, int]:
+    """Projects whose host has asked for that: whatever the row that it was answered to, it is one account's."""
+    asked = CommitStatus.objects.filter(not_before__gt=timezone.now())
+    return asked.values_list("deployment__environment__project", flat=True)
 
 
 def _is_due(deployment: Deployment) -> bool:
     known = {row.commit: row for row in deployment.commit_statuses.all()}
     if deployment.commit not in known:
         return True
-    wanted = {commit: _wanted(deployment, commit) for commit in known}
-    return any(row.settled != wanted[commit] and row.due_at(wanted[commit]) is None for commit, row in known.items())
+    return any(_is_owed(row, deployment) for row in known.values())
 
 
 def _wanted(deployment: Deployment, commit: str) -> str:
@@ -107,32 +118,36 @@ def tell_again(deployment: Deployment) -> bool:
     since = deployment.environment.project.report_since
     if since is None or deployment.created_at < since or not deployment.commit:
         return False
+    of_project = CommitStatus.objects.filter(deployment__environment__project=deployment.environment.project_id)
+    of_project.exclude(not_before=None).update(not_before=None)
     deployment.commit_statuses.filter(commit=deployment.commit).update(
-        settled="", attempts=0, tried="", next_at=None, not_before=None, given_up=False
+        settled="", attempts=0, tried="", next_at=None, given_up=False
     )
     queues.enqueue_report(deployment.pk)
     return True
 
 
 def _bring_up_to_date(row: CommitStatus, deployment: Deployment) -> None:
-    wanted = _wanted(deployment, row.commit)
-    if row.settled == wanted or row.due_at(wanted) is not None:
+    if not _is_owed(row, deployment):
         return
-    speaker = _speaker(deployment, row.commit)
-    if speaker.pk > deployment.pk and not row.remote_id:
-        CommitStatus.objects.filter(pk=row.pk).update(settled=wanted, problem="", given_up=False)
-        return
-    if not _claim(row, deployment.environment, wanted):
+    speaker = _claim(row, deployment)
+    if speaker is None:
         return
     mine = CommitStatus.objects.filter(pk=row.pk, busy_until=row.busy_until)
+    wanted = row.tried
     try:
         setup = reporting.reporting_of(deployment.environment.project)
         report = _report(row, deployment, wanted, speaker)
         remote = setup.statuses.send(setup.api(), setup.place, report)
     except StatusNotTaken as error:
-        _keep_problem(row, deployment, error, error.again, error.wait)
+        _keep_problem(row, deployment, _words(error), error.again, error.wait)
     except ExpectedError as error:
-        _keep_problem(row, deployment, error, False, 0)
+        _keep_problem(row, deployment, _words(error), False)
+    except JobTimeoutException:
+        raise
+    except Exception:
+        _keep_problem(row, deployment, DEFECT, False)
+        raise
     else:
         mine.update(
             settled=wanted,
@@ -149,32 +164,59 @@ def _bring_up_to_date(row: CommitStatus, deployment: Deployment) -> None:
 
 
 def _speaker(deployment: Deployment, commit: str) -> Deployment:
-    """Whose outcome stands beside the commit: of those in the environment the newest that was not superseded. One that
-    was corrects, in that one's words, what it has told of itself before."""
+    """Whose outcome stands beside the commit: of those in the environment the newest that was neither superseded nor
+    cancelled before it began. One that was corrects, in that one's words, what it has told of itself before."""
     same = Deployment.objects.filter(environment=deployment.environment_id, commit=commit).order_by("-pk")
     few = same.only("pk", "status", "commit", "superseded_by")
-    return few.exclude(status=Status.SUPERSEDED).first() or few.first() or deployment
+    counted = few.exclude(status=Status.SUPERSEDED)
+    begun = counted.exclude(status=Status.CANCELLED, started_at=None)
+    return begun.first() or counted.first() or few.first() or deployment
 
 
-def _claim(row: CommitStatus, environment: Environment, wanted: str) -> bool:
-    """Written before anything is sent: the attempt counts, and has broken off unless it says otherwise."""
-    now = timezone.now()
-    attempts = row.attempts + 1 if row.tried == wanted else 1
-    pause = PAUSES[min(attempts, len(PAUSES)) - 1]
+def _is_owed(row: CommitStatus, deployment: Deployment) -> bool:
+    wanted = _wanted(deployment, row.commit)
+    return row.settled != wanted and row.due_at(wanted) is None
+
+
+def _claim(row: CommitStatus, deployment: Deployment) -> Deployment | None:
+    """Who speaks, if it is to be sent. Written before anything is: the attempt counts, and has broken off unless it
+    says otherwise. All is read again under the lock: what this worker knew may have been told by another."""
+    environment = deployment.environment
     with transaction.atomic():
         Environment.objects.select_for_update().get(pk=environment.pk)
+        row.refresh_from_db()
+        deployment.refresh_from_db(fields=["status", "commit", "ref", "superseded_by"])
+        now = timezone.now()
+        if not _is_owed(row, deployment):
+            return None
+        wanted, speaker = _wanted(deployment, row.commit), _speaker(deployment, row.commit)
+        if speaker.pk > deployment.pk and not row.remote_id:
+            row.settled, row.problem, row.given_up = wanted, "", False
+            row.save(update_fields=["settled", "problem", "given_up"])
+            return None
         others = CommitStatus.objects.filter(deployment__environment=environment, busy_until__gt=now)
-        if others.exists():
-            return False
-        row.busy_until, row.attempts, row.tried = now + LEASE, attempts, wanted
-        row.next_at, row.problem = now + timedelta(seconds=pause), BROKE_OFF
-        row.save(update_fields=["busy_until", "attempts", "tried", "next_at", "problem"])
-    return True
+        left_alone = _left_alone().filter(deployment__environment__project=environment.project_id)
+        if others.exists() or left_alone.exists():
+            return None
+        attempts = row.attempts + 1 if row.tried == wanted else 1
+        if attempts <= len(PAUSES) + 1:
+            pause = PAUSES[min(attempts, len(PAUSES)) - 1]
+            row.busy_until, row.attempts, row.tried = now + LEASE, attempts, wanted
+            row.next_at, row.problem, row.given_up = now + timedelta(seconds=pause), BROKE_OFF, False
+            row.sends += 1
+            row.save(update_fields=["busy_until", "attempts", "tried", "next_at", "problem", "given_up", "sends"])
+            return speaker
+    # Whoever made the last attempt did not live to give it up.
+    _keep_problem(row, deployment, row.problem or BROKE_OFF, False)
+    return None
 
 
-def _keep_problem(row: CommitStatus, deployment: Deployment, error: ExpectedError, again: bool, wait: float) -> None:
+def _words(error: ExpectedError) -> str:
+    return " ".join(filter(None, (error.message, error.detail and f"“{error.detail}”", error.advice)))
+
+
+def _keep_problem(row: CommitStatus, deployment: Deployment, problem: str, again: bool, wait: float = 0) -> None:
     project = deployment.environment.project
-    problem = " ".join(filter(None, (error.message, error.detail and f"“{error.detail}”", error.advice)))
     over = not again or row.attempts > len(PAUSES)
     changes: dict[str, object] = {"problem": problem, "busy_until": None, "given_up": over}
     if over:
@@ -206,7 +248,7 @@ def _report(row: CommitStatus, deployment: Deployment, wanted: str, speaker: Dep
         speaks=speaker.pk <= deployment.pk,
         deployment_state=own if project.report_to_host == reporting.DEPLOYMENT else None,
         remote_id=row.remote_id,
-        again=row.attempts > 1,
+        again=not row.remote_id and row.sends > 1,
     )
 
 

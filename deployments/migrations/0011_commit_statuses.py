@@ -24,6 +24,7 @@ class Migration(migrations.Migration):
                 ('sent_at', models.DateTimeField(null=True)),
                 ('tried', models.CharField(blank=True, max_length=20)),
                 ('attempts', models.PositiveSmallIntegerField(default=0)),
+                ('sends', models.PositiveIntegerField(default=0)),
                 ('next_at', models.DateTimeField(null=True)),
                 ('not_before', models.DateTimeField(null=True)),
                 ('busy_until', models.DateTimeField(null=True)),

@@ -25,6 +25,8 @@ MOST_WAITING = 6 * 3600.0
 """Seconds for which a host's wish to be left alone is heeded."""
 _LATER = {408, 409, 423, 425, 429}
 _KEEPS_METHOD = {307, 308}
+_LONGEST = 300
+"""Characters of a host's own words."""
 
 
 class StatusNotTaken(ExpectedError):
@@ -35,6 +37,8 @@ class StatusNotTaken(ExpectedError):
         self.again = again
         self.wait = min(max(wait, 0.0), MOST_WAITING)
         self.code = 0
+        self.answer: Any = None
+        """Its body where that was JSON, for the host's own module: neither redacted nor cleaned."""
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -69,9 +73,17 @@ class Api:
         self._check(url)
         deadline = time.monotonic() + TOTAL_SECONDS
         try:
-            with requests.Session() as session:
+            with _Session() as session:
                 response = self._through(session, method, url, body)
                 text = _read(response, deadline)
+        except ValueError as error:
+            # Requests' InvalidURL, InvalidHeader and their like, urllib3's LocationParseError: nothing was sent.
+            raise self._lost(
+                "It could not be asked: address or token cannot be sent like this.",
+                error,
+                again=False,
+                advice="Correct the API's address or the token.",
+            ) from None
         except requests.exceptions.SSLError as error:
             raise self._lost("Its certificate is not one that this machine trusts.", error, again=False) from None
         except requests.exceptions.Timeout as error:
@@ -84,7 +96,7 @@ class Api:
             return json.loads(text) if answers else None
         except (ValueError, RecursionError):
             raise self._error(
-                "What it answered is no JSON.", again=False, detail=text[:200], advice="Is this the API's address?"
+                "What it answered is no JSON.", again=False, detail=text, advice="Is this the API's address?"
             ) from None
 
     def _check(self, url: str) -> None:
@@ -115,8 +127,8 @@ class Api:
                 allow_redirects=False,
                 stream=True,
             )
-            target = urljoin(url, response.headers.get("Location", ""))
-            if response.status_code not in _KEEPS_METHOD or origin(target) != origin(url):
+            target = _target(url, response) if response.status_code in _KEEPS_METHOD else ""
+            if not target or origin(target) != origin(url):
                 return response
             response.close()
             url = target
@@ -126,25 +138,25 @@ class Api:
         code = response.status_code
         wait = _wait(response.headers)
         if 300 <= code < 400:
-            target = urlsplit(response.headers.get("Location", "")).hostname or "elsewhere"
+            target = urlsplit(_target("", response)).hostname or "elsewhere"
             return self._error(
                 f"It sends on to {target}, which is not followed.", again=False, advice="Correct the API's address."
             )
         limited = code == 403 and (wait or response.headers.get("X-RateLimit-Remaining") == "0")
         again = code >= 500 or code in _LATER or bool(limited)
-        error = self._error(
-            f"It answered {code}.", again=again, wait=wait, detail=_said(text), advice=_ADVICE.get(code, "")
-        )
-        error.code = code
+        document = _json_of(text)
+        said = _said(text, document)
+        error = self._error(f"It answered {code}.", again=again, wait=wait, detail=said, advice=_ADVICE.get(code, ""))
+        error.code, error.answer = code, document
         return error
 
-    def _lost(self, message: str, error: Exception, *, again: bool = True) -> StatusNotTaken:
-        return self._error(message, again=again, detail=type(error).__name__)
+    def _lost(self, message: str, error: Exception, *, again: bool = True, advice: str = "") -> StatusNotTaken:
+        return self._error(message, again=again, detail=type(error).__name__, advice=advice)
 
     def _error(
         self, message: str, *, again: bool, wait: float = 0.0, detail: str = "", advice: str = ""
     ) -> StatusNotTaken:
-        said = redact(detail, self._secrets)
+        message, said = (_clean(redact(text, self._secrets)) for text in (message, detail))
         return StatusNotTaken(message, again=again, wait=wait, detail=said, advice=advice)
 
 
@@ -155,6 +167,14 @@ _ADVICE = {
     404: "Check repository and API address; a token without the right to see the repository gets this too.",
     422: "It did not like what it was told; its words say why.",
 }
+
+
+class _Session(requests.Session):
+    """Leaves redirects to `Api`. Told not to follow one, requests still reads its whole body and its target, which may
+    be endless and no address."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -186,19 +206,33 @@ def _wait(headers: Mapping[str, str]) -> float:
     return 0.0
 
 
-def _said(text: str) -> str:
-    """The host's own words, out of its JSON where it has some; of a page of HTML nothing."""
+def _target(url: str, response: requests.Response) -> str:
+    """Where it sends on to; "" for what is no address, of which `origin` would raise too."""
     try:
-        document = json.loads(text)
+        target = urljoin(url, response.headers.get("Location", ""))
+        origin(target)
+    except ValueError:
+        return ""
+    return target
+
+
+def _json_of(text: str) -> Any:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return "" if "<" in text[:200] else _clean(text)
+        return None
+
+
+def _said(text: str, document: Any) -> str:
+    """The host's own words, out of its JSON where it has some; of a page of HTML nothing."""
     if isinstance(document, dict):
         found = next(
             (document[key] for key in ("message", "error_description", "error", "errors") if document.get(key)), ""
         )
-        return _clean(found if isinstance(found, str) else json.dumps(found))
-    return ""
+        return found if isinstance(found, str) else json.dumps(found)
+    return "" if document is not None or "<" in text[:200] else text
 
 
 def _clean(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text[:300]).strip()
+    """Fit for a row and a page. Only of what is redacted: a secret that is cut in two is found no more."""
+    return "".join(character if character.isprintable() else " " for character in text[:_LONGEST]).strip()

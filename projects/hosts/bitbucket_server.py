@@ -150,8 +150,17 @@ class BitbucketServerStatuses:
         try:
             api.post(path, status, answers=False)
         except StatusNotTaken as error:
-            if error.code not in (404, 405):
+            if not _is_older(error):
                 raise
             state = "FAILED" if status["state"] == "CANCELLED" else status["state"]
             api.post(f"/build-status/1.0/commits/{report.commit}", status | {"state": state}, answers=False)
         return ""
+
+
+def _is_older(error: StatusNotTaken) -> bool:
+    """Whether it does not know the way, rather than the project, the repository or the commit."""
+    if error.code != 404:
+        return error.code == 405
+    document = error.answer if isinstance(error.answer, dict) else {}
+    names = [reading.text(one, "exceptionName") for one in reading.listed(document, "errors")]
+    return not any(name.startswith("com.atlassian.bitbucket.") for name in names)

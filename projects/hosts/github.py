@@ -106,7 +106,7 @@ class GitHubStatuses:
         "failure": "failure",
         "error": "error",
         "cancelled": "error",
-        "skipped": "success",
+        "skipped": "error",
     }
     _OF_DEPLOYMENTS: Mapping[State, str] = {
         "pending": "queued",

@@ -1,5 +1,6 @@
 """When the git host is told of a deployment, and what becomes of that when it goes wrong."""
 
+import runpy
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from rq.timeouts import JobTimeoutException
 
 from deployments import jobs, reports
 from deployments.models import CommitStatus, Deployment, Step
@@ -206,6 +208,115 @@ def test_a_worker_that_dies_while_it_tells_leaves_it_owed(acme: Environment, hos
     assert (len(host.heard), CommitStatus.objects.get().problem) == (2, "")
 
 
+def test_a_worker_that_dies_each_time_is_not_tried_for_ever(
+    acme: Environment, host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployed(acme)
+    host.fails = KeyboardInterrupt()
+    for day in range(len(reports.PAUSES) + 1):
+        with after(day * 8 * 3600), pytest.raises(KeyboardInterrupt):
+            clock()
+
+    with after(9 * 8 * 3600):
+        clock()
+        assert reports.owed() == []
+
+    row = CommitStatus.objects.get()
+    assert (len(host.heard), row.given_up, row.problem) == (8, True, reports.BROKE_OFF)
+    assert "given up" in caplog.text
+
+
+def test_a_mistake_of_our_own_is_given_up_and_keeps_its_traceback(acme: Environment, host: Host) -> None:
+    deployment = deployed(acme)
+    host.fails = TypeError("canary")
+    with pytest.raises(TypeError):
+        clock()
+    row = CommitStatus.objects.get()
+    assert (row.given_up, row.problem, row.busy_until, reports.owed()) == (True, reports.DEFECT, None, [])
+
+    become(deployment, Status.RUNNING)
+    host.fails = JobTimeoutException()
+    with pytest.raises(JobTimeoutException):
+        clock()
+    row = CommitStatus.objects.get()
+    assert (row.given_up, row.problem) == (False, reports.BROKE_OFF), "it took too long, and is tried again"
+
+
+@pytest.mark.parametrize("latest", [Status.RUNNING, Status.SUCCEEDED])
+def test_a_worker_that_slept_does_not_tell_old_news(
+    acme: Environment, host: Host, monkeypatch: pytest.MonkeyPatch, latest: Status
+) -> None:
+    """What it has read is told by another one before it gets the lock."""
+    deployment = deployed(acme, Status.RUNNING)
+    claim = reports._claim
+
+    def late(row: CommitStatus, known: Deployment) -> Deployment | None:
+        monkeypatch.setattr(reports, "_claim", claim)
+        become(deployment, latest)
+        jobs.report_deployment(deployment.pk)
+        return claim(row, known)
+
+    monkeypatch.setattr(reports, "_claim", late)
+    jobs.report_deployment(deployment.pk)
+
+    assert host.states == [reports.STATES[latest]]
+
+
+def test_a_deployment_that_the_host_may_have_made_unheard_of_is_looked_for(acme: Environment, host: Host) -> None:
+    """Also where the status changed in between, or a person asked."""
+    Project.objects.update(report_to_host="deployment")
+    deployment = deployed(acme)
+    host.fails = StatusNotTaken("It answered 502.", again=True)
+    clock()
+    become(deployment, Status.RUNNING)
+    clock()
+    reports.tell_again(deployment)
+    clock()
+    host.fails = None
+    become(deployment, Status.SUCCEEDED)
+    clock()
+    reports.tell_again(deployment)
+    clock()
+
+    assert [(report.again, report.remote_id) for report in host.heard] == [
+        (False, ""),
+        (True, ""),
+        (True, ""),
+        (True, ""),
+        (False, "42"),
+    ]
+
+
+def test_a_host_is_left_alone_by_the_whole_project(acme: Environment, host: Host) -> None:
+    elsewhere = factories.environment(
+        project=acme.project, name="Staging", slug="staging", kind=Environment.Kind.STAGING
+    )
+    other = factories.environment(
+        project=factories.project(
+            name="Other",
+            slug="other",
+            repository_url=ADDRESS,
+            report_to_host="status",
+            report_token=TOKEN,
+            webhook_secret="x" * 40,
+        )
+    )
+    asked = deployed(acme)
+    host.fails = StatusNotTaken("It answered 429.", again=True, wait=600)
+    clock()
+    host.fails = None
+    quiet, free = deployed(elsewhere), deployed(other)
+
+    with after(590):
+        assert reports.owed() == [free.pk]
+        jobs.report_deployment(quiet.pk)
+    assert host.states == ["pending"]
+    with after(610):
+        assert reports.owed() == [asked.pk, quiet.pk, free.pk]
+    reports.tell_again(asked)
+    assert reports.owed() == [asked.pk, quiet.pk, free.pk], "a person doesn't wait"
+
+
 def test_nothing_overtakes_what_is_on_its_way(acme: Environment, host: Host) -> None:
     first, second = deployed(acme, Status.RUNNING, commit=OLD), deployed(acme)
     host.meanwhile = lambda: jobs.report_deployment(second.pk) or jobs.report_deployment(first.pk)
@@ -263,6 +374,21 @@ def test_one_that_was_superseded_gives_the_word_back(acme: Environment, host: Ho
     clock()
 
     assert host.states == ["success", "pending", "success"]
+
+
+@pytest.mark.parametrize(("begun", "last"), [(False, "success"), (True, "cancelled")])
+def test_one_that_was_cancelled_before_it_began_gives_the_word_back(
+    acme: Environment, host: Host, begun: bool, last: str
+) -> None:
+    deployed(acme, Status.SUCCEEDED, finished_at=timezone.now())
+    again = deployed(acme, started_at=timezone.now() if begun else None)
+    clock()
+    become(again, Status.CANCELLED)
+    alone = deployed(acme, Status.CANCELLED, commit=OLD, finished_at=timezone.now())
+
+    clock()
+
+    assert {report.commit: report.state for report in host.heard} == {NEW: last, alone.commit: "cancelled"}
 
 
 def test_one_that_waited_in_vain_says_for_whom(acme: Environment, host: Host) -> None:
@@ -535,6 +661,35 @@ def test_a_push_and_the_end_of_a_deployment_hand_it_over_at_once(
         made = services.request_deployment(acme, Trigger.PUSH, Who("ann"), ref="main", commit=NEW)
 
     assert queues.jobs["reports"] == [("report_deployment", (made.pk,))]
+
+
+def test_of_a_backlog_the_oldest_are_handed_over_and_the_queue_is_read_once(
+    acme: Environment, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "MOST_AT_ONCE", 3)
+    first, second, third, *_ = [
+        deployed(acme, Status.CANCELLED, commit=f"{number:040d}", finished_at=timezone.now()).pk for number in range(5)
+    ]
+    reads: list[int] = []
+    reading = type(queues.get_queue("reports")).job_ids.fget
+    monkeypatch.setattr(
+        type(queues.get_queue("reports")), "job_ids", property(lambda queue: reads.append(1) or reading(queue))
+    )
+    queues.jobs["reports"] = [("report_deployment", (second,))]
+
+    jobs.hand_over_reports()
+
+    assert [arguments for _, arguments in queues.jobs["reports"]] == [(second,), (first,), (third,)]
+    assert len(reads) == 1
+
+
+def test_a_backlog_keeps_no_chore_of_the_clock_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: dict[Any, str] = {}
+    monkeypatch.setattr("rq.cron.register", lambda job, queue, **_: registered.__setitem__(job, queue))
+    runpy.run_module("deployments.clock")
+
+    assert registered[jobs.hand_over_reports] == "reports"
+    assert registered[jobs.reconcile] == "chores"
 
 
 def test_looking_for_what_is_owed_takes_two_queries(acme: Environment, django_assert_num_queries: Any) -> None:

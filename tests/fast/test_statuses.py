@@ -152,7 +152,7 @@ def test_every_host_but_those_without_an_api_can_be_told_every_state() -> None:
 @pytest.mark.parametrize(
     ("name", "states"),
     [
-        ("github", "pending pending success failure error error success"),
+        ("github", "pending pending success failure error error error"),
         ("gitlab", "pending running success failed failed canceled canceled"),
         ("bitbucket_cloud", "INPROGRESS INPROGRESS SUCCESSFUL FAILED FAILED STOPPED STOPPED"),
         ("bitbucket_server", "INPROGRESS INPROGRESS SUCCESSFUL FAILED FAILED CANCELLED CANCELLED"),
@@ -234,14 +234,26 @@ def test_gitlabs_word_for_knowing_already_is_no_failure(host: StandIn) -> None:
     assert (caught.value.again, caught.value.detail) == (False, "state is invalid")
 
 
-def test_an_older_bitbucket_data_center_is_told_by_its_older_way(host: StandIn) -> None:
-    host.answer(404, b"")
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, b""), (404, {"status-code": 404, "message": "null for uri"}), (405, b"<html>")]
+)
+def test_an_older_bitbucket_data_center_is_told_by_its_older_way(host: StandIn, status: int, body: Any) -> None:
+    host.answer(status, body)
     host.answer(204, b"")
 
     tell(host, "bitbucket_server", "https://x.example.com/scm/KEY/b", state="cancelled")
 
     assert host.asked[1].path == f"/build-status/1.0/commits/{SHA}"
     assert [asked.body["state"] for asked in host.asked] == ["CANCELLED", "FAILED"]
+
+
+@pytest.mark.parametrize("name", ["repository.NoSuchRepository", "project.NoSuchProject", "commit.NoSuchCommit"])
+def test_a_bitbucket_data_center_that_knows_the_way_is_not_asked_by_the_older_one(host: StandIn, name: str) -> None:
+    host.answer(404, {"errors": [{"message": "no such", "exceptionName": f"com.atlassian.bitbucket.{name}Exception"}]})
+
+    with pytest.raises(StatusNotTaken) as caught:
+        tell(host, "bitbucket_server", "https://x.example.com/scm/KEY/b")
+    assert (caught.value.code, len(host.asked)) == (404, 1)
 
 
 # GitHub's deployments
@@ -355,6 +367,52 @@ def test_a_token_in_an_answer_is_not_repeated(host: StandIn) -> None:
     with pytest.raises(StatusNotTaken) as caught:
         tell(host, "gitea", "https://x.example.com/a/b")
     assert caught.value.detail == "••• is no good"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, {"message": "\0" + "x" * 280 + f"\x1b {TOKEN} is no good"}),
+        (401, {"errors": [{"message": "x" * 270 + TOKEN}]}),
+        (401, b"x" * 290 + TOKEN.encode() + b"\0\x1b"),
+        (200, b"\0" + b"x" * 285 + TOKEN.encode()),
+    ],
+)
+def test_a_hosts_words_are_redacted_before_they_are_cut_and_are_fit_for_a_row(
+    host: StandIn, status: int, body: Any
+) -> None:
+    host.answer(status, body)
+
+    with pytest.raises(StatusNotTaken) as caught:
+        tell(host, "gitea", "https://x.example.com/a/b")
+    detail = caught.value.detail
+    assert TOKEN[:6] not in detail
+    assert detail.isprintable()
+    assert 200 < len(detail) <= 300
+
+
+@pytest.mark.parametrize("location", ["http://[bad", "https://x:port/", "//[::1"])
+def test_an_address_that_is_none_is_not_followed(host: StandIn, location: str) -> None:
+    host.answer(201, Location=location)
+    tell(host, "gitea", "https://x.example.com/a/b")
+
+    for status in (301, 307):
+        host.answer(status, Location=location)
+        with pytest.raises(StatusNotTaken) as caught:
+            tell(host, "gitea", "https://x.example.com/a/b")
+        assert (caught.value.again, caught.value.message) == (
+            False,
+            "It sends on to elsewhere, which is not followed.",
+        )
+
+
+@pytest.mark.parametrize(
+    ("base", "token"), [("https://x..example.com", "t"), ("https://*.a", "t"), ("https://x", "t\nu")]
+)
+def test_what_cannot_be_sent_at_all_is_a_persons_to_correct(base: str, token: str) -> None:
+    with pytest.raises(StatusNotTaken) as caught:
+        Api(base, {"Authorization": token}).post("/x", {})
+    assert (caught.value.again, caught.value.advice) == (False, "Correct the API's address or the token.")
 
 
 def test_a_redirect_is_followed_on_the_same_origin_only_and_not_for_ever(host: StandIn) -> None:
