@@ -179,7 +179,7 @@ def _builds_the_same(deployment: Deployment) -> int | None:
     (own,) = _read(Deployment.objects.filter(pk=deployment.pk))
     if _is_built(own, deployment.environment.server_id):
         return None
-    others = _read(_building(deployment.environment.server_id))
+    others = _read(_building(deployment.environment.server_id).exclude(pk=deployment.pk))  # admitted since it was read
     return next((other.pk for other in others if other.builds & own.builds), None)
 
 

@@ -192,9 +192,11 @@ def cancel(deployment: Deployment, who: Who) -> None:
     if deployment.status == Status.QUEUED:
         try:
             deployment.move(Status.CANCELLED, finished_at=timezone.now(), cancelled_by=who.name[:200])
-            server = deployment.environment.server_id
+            environment = deployment.environment
             # It may have held a slot. Not before its row is written: who hands out takes the server's first.
-            transaction.on_commit(lambda: schedule.hand_out(server), robust=True)
+            transaction.on_commit(lambda: schedule.hand_out(environment.server_id), robust=True)
+            # What it had superseded is asked for by nobody any more: at least it is to be seen.
+            transaction.on_commit(lambda: queues.enqueue_pending(environment.pk), robust=True)
             return
         except StaleTransition:
             pass  # a worker has just taken it: cancel it as a running one

@@ -1,5 +1,7 @@
 """API tokens: made for oneself, shown once, revoked."""
 
+import secrets
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
@@ -22,6 +24,7 @@ from projects.models import Project
 
 SHOWN = ("name", "begins_with", "acts_for", "is_for", "where", "state")
 SHOWN_OF_TIME = ("made", "ends", "used", "revoked")
+SENT, MOST_SENT = "sent_token_forms", 50
 REVOKE = Act("revoke", "deployments.revoke_apitoken")
 
 
@@ -37,9 +40,13 @@ class ApiTokenForm(SaysAllErrors):
         min_value=1, max_value=MOST_DAYS, initial=DAYS, label="Valid for", help_text="Days. A new one takes its place."
     )
 
+    form = forms.CharField(widget=forms.HiddenInput, initial=secrets.token_hex, required=False, max_length=64)
+    sent: Collection[str] = ()
+    """Forms that this session has sent: a page that is loaded again makes no second token."""
+
     class Meta:
         model = ApiToken
-        fields = ["name", "verbs", "projects", "every_project", "days"]
+        fields = ["name", "verbs", "projects", "every_project", "days", "form"]
         widgets = {"projects": forms.CheckboxSelectMultiple}
         help_texts = {
             "name": "Who uses it, for what: such as “CI of acme”.",
@@ -53,6 +60,8 @@ class ApiTokenForm(SaysAllErrors):
         choice.queryset = Project.objects.all() if may_see(Project) else Project.objects.none()
 
     def clean(self) -> dict[str, Any]:
+        if self.cleaned_data.get("form") in self.sent:
+            raise forms.ValidationError("This form was sent already, and its token was shown then. Nothing was made.")
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if bool(cleaned.get("projects")) == bool(cleaned.get("every_project")):
             self.add_error("projects", "Choose the projects in which it holds, or that it is every one; not both.")
@@ -118,7 +127,9 @@ class ApiTokenAdmin(ActsOnObjects, NoBulkDelete):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs |= {"form": ApiTokenForm, "fields": ["name", "projects", "every_project"]}
-        return super().get_form(request, obj, change, **kwargs)
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        form.sent = request.session.get(SENT, ())
+        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return [] if obj is None else [*SHOWN, *SHOWN_OF_TIME]
@@ -134,6 +145,7 @@ class ApiTokenAdmin(ActsOnObjects, NoBulkDelete):
             days=asked["days"],
         )
         request.made_secret = secret  # type: ignore[attr-defined]
+        request.session[SENT] = [*form.sent, asked["form"]][-MOST_SENT:]
         form.instance = made
         return made
 

@@ -6,10 +6,14 @@
 #   3  a person must look: what was changed could not be put back
 # Needs curl (7.76 or newer) and jq, OCORE_URL and OCORE_TOKEN in the environment. OCORE_POLL: seconds between two looks.
 set -eu
+if [ $# -lt 2 ] || [ -z "${OCORE_URL:-}" ] || [ -z "${OCORE_TOKEN:-}" ]; then
+    echo "usage: OCORE_URL=... OCORE_TOKEN=... deploy-and-wait.sh PROJECT ENVIRONMENT [REF]" >&2
+    exit 1
+fi
 project=$1
 environment=$2
 ref=${3:-}
-base=$OCORE_URL/api/v1
+base=${OCORE_URL%/}/api/v1
 
 # The token goes through a pipe: arguments of programs are visible to others on the machine.
 api() {

@@ -233,7 +233,7 @@ class _Containers:
             if f"-{part}-" in spec.name:
                 log(ended.output)
                 return ended
-        log(f"Simulated: {' '.join(spec.command)}")
+        log("Simulated: " + " ".join(one for one in spec.command if "\n" not in one))  # without scripts
         if not _database_of(spec):
             return Exit(0, "")
         with self._store.open() as state:

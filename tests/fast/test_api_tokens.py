@@ -84,8 +84,12 @@ def test_who_may_add_one_makes_it_for_themselves_and_sees_it_once(acme: Project)
     eva = user("eva")
     client = browser(eva, "add_apitoken", "view_apitoken")
     asked = {"name": "CI of acme", "verbs": ["read", "deploy"], "projects": [acme.pk], "days": 30}
+    asked["form"] = client.get(ADD).context["adminform"].form["form"].initial
     answer = client.post(ADD, asked)
     (whole,) = SECRET.findall(answer.content.decode())
+    again = client.post(ADD, asked).content.decode()
+    assert "sent already" in again
+    assert not SECRET.findall(again)
     token = ApiToken.objects.get()
     assert "no-store" in answer.headers["Cache-Control"]
     assert (token.user, token.made_by, list(token.projects.all())) == (eva, "eva", [acme])

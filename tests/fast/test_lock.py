@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from deployments import at_work, locking, locks, pipeline, recovery, services
 from deployments.models import Deployment, Lock
@@ -33,6 +34,20 @@ def plain(queues: Queues) -> Environment:
 
 def request(environment: Environment, trigger: Trigger = Trigger.MANUAL) -> Deployment:
     return services.request_deployment(environment, trigger, ADA)
+
+
+def test_what_a_cancelled_one_had_superseded_is_seen_as_pending(plain: Environment, queues: Queues) -> None:
+    locking.lock(plain, ADA, "Month-end closing")
+    request(plain)
+    services.cancel(request(plain), ADA)
+    assert ("refresh_pending", (plain.pk,)) in queues.jobs["slow"]
+
+
+def test_nobody_waits_for_the_image_that_it_builds_itself(plain: Environment) -> None:
+    waiting = request(plain)
+    Deployment.objects.filter(pk=waiting.pk).update(admitted_at=timezone.now(), commit="c" * 40)
+    waiting.admitted_at, waiting.commit = None, "c" * 40
+    assert "image" not in why_waiting(waiting)
 
 
 def test_what_is_asked_for_waits_until_it_is_unlocked_and_begins_then(plain: Environment, queues: Queues) -> None:

@@ -33,6 +33,11 @@ class Command(PortalCommand):
         project = find_project(options["project"])
         holder = _further(project, options["repository"]) if options["repository"] else project
         if options["new"]:
+            if not holder.over_ssh:
+                raise NotPossible(
+                    f"{holder} has no repository with an ssh address, which alone a deploy key is for.",
+                    advice="Enter git@host:path or ssh://user@host/path first; for https use an access token.",
+                )
             holder.make_deploy_key()
         elif options["remove"]:
             if holder.deploy_key:

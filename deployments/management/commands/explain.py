@@ -140,7 +140,7 @@ def _verdict(project: Project, provider: str, push: Push, signature: Mapping[str
         "not": intake.unreached(project, push),
     }
     if signature["verdict"] == "refused":
-        reason = f"{signature['reason']}; else: {decision.reason}"
+        reason = f"{signature['reason']} Were it proven: {decision.reason}"
         told |= {"verdict": "refused", "reason": reason}
     return told
 
