@@ -47,7 +47,7 @@ def _beside(instance: Instance, runtime: Runtime) -> ContainerSpec:
 
 def renew(instance: Instance, runtime: Runtime) -> None:
     """Raises `Alone` before anything is done; else what went wrong, and then the one that served goes on serving;
-    `Unfinished` where the server went away."""
+    `Unfinished` where the rest is the clock's."""
     spec = _beside(instance, runtime)
     name, colour = spec.name, instance.colour_of(spec.name)
     try:
@@ -62,8 +62,13 @@ def renew(instance: Instance, runtime: Runtime) -> None:
         forget_others(instance, runtime)
         raise
     _take_the_place(instance, name, colour)
-    doors.lead(instance.environment, runtime)
-    left = runtime.edge.drain([doors.upstream(instance)], colour.other, settings.OCORE_DRAIN_SECONDS)
+    try:
+        doors.lead(instance.environment, runtime)
+        left = runtime.edge.drain([doors.upstream(instance)], colour.other, settings.OCORE_DRAIN_SECONDS)
+    except claims.Lapsed:
+        raise
+    except ExpectedError as error:
+        raise claims.Unfinished(f"The clock goes on with {instance}: {error.message}") from error
     if left:
         logger.warning("%s requests to %s did not end in time; they are cut off, unanswered", left, instance)
     forget_others(instance, runtime)
@@ -86,5 +91,7 @@ def forget_others(instance: Instance, runtime: Runtime) -> None:
                 # With its time to end: a scheduled action may be in the middle.
                 runtime.containers.stop(found.name, STOP_SECONDS)
                 runtime.containers.remove(found.name)
-    except ServerUnreachable as error:
+    except claims.Lapsed:
+        raise
+    except ExpectedError as error:
         raise claims.Unfinished(f"{error.message} It is tidied up once the server answers.") from error

@@ -148,6 +148,21 @@ def test_a_server_that_goes_away_is_tidied_up_once_it_is_back(
     assert Client(live).write("order")
 
 
+@pytest.mark.parametrize("verb", ["edge.open", "containers.remove"])
+def test_once_the_new_one_has_the_place_the_old_one_goes_whatever_fails_meanwhile(
+    verb: str, live: Environment, queues: Queues, faults: Faults
+) -> None:
+    faults.raised[verb] = RunFailed("It does not want to.")
+    assert restart(live, queues).state == Instance.State.RESTARTING, "the clock comes back to it"
+    faults.clear()
+    Instance.objects.update(state_since=timezone.now() - timedelta(hours=1))
+    recovery.reconcile()
+    instance = live.instances.get()
+    assert running(live) == [instance.container]
+    assert instance.container.endswith("-again")
+    assert Client(live).write("order")
+
+
 def test_what_cannot_be_started_leaves_what_serves(live: Environment, queues: Queues, faults: Faults) -> None:
     before = live.instances.get()
     faults.raised["containers.start"] = RunFailed("No such device.")
