@@ -44,14 +44,20 @@ class Counter:
             return self._own[key]
 
     def _add_in_redis(self, name: str) -> int:
-        if self._client is None:
-            self._client = redis.Redis.from_url(
-                settings.REDIS_URL, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
-            )
-        with self._client.pipeline(transaction=False) as pipeline:
+        with self._connected().pipeline(transaction=False) as pipeline:
             pipeline.incr(name)
             pipeline.expire(name, 2 * WINDOW)
             return int(pipeline.execute()[0])
+
+    def _connected(self) -> redis.Redis:
+        """Made by one thread only: a client that another replaces closes its connections as it is thrown away, under
+        the thread that is using them."""
+        with self._lock:
+            if self._client is None:
+                self._client = redis.Redis.from_url(
+                    settings.REDIS_URL, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
+                )
+            return self._client
 
 
 counter = Counter()

@@ -1,6 +1,9 @@
 """How often a webhook may be called: per address and per project, also while Redis does not answer."""
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -101,6 +104,29 @@ def test_without_redis_each_process_counts_by_itself_and_does_not_ask_all_the_ti
 def test_no_limit_asks_nobody(acme: Any, shared: Redis) -> None:
     assert push(acme).status_code == 200
     assert shared.asked == 0
+
+
+def test_threads_that_count_at_once_at_the_start_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Redis] = []
+
+    def slowly(*_: object, **__: object) -> Redis:
+        fake = Redis()
+        time.sleep(0.05)
+        made.append(fake)
+        return fake
+
+    monkeypatch.setattr(redis.Redis, "from_url", slowly)
+    counter, together = rates.Counter(), threading.Barrier(4)
+
+    def count(_: int) -> int:
+        together.wait(timeout=5)
+        return counter.add("address:192.0.2.1", 1)
+
+    with ThreadPoolExecutor(4) as threads:
+        counts = list(threads.map(count, range(4)))
+
+    assert len(made) == 1
+    assert max(counts) == 4
 
 
 def test_behind_the_proxy_its_own_word_of_the_address_counts(acme: Any, settings: Any, shared: Redis) -> None:
