@@ -1,5 +1,5 @@
-"""What a push causes in each environment that it reaches, and why. Called in the transaction that stores the delivery;
-a rehearsal runs it and takes everything back."""
+"""What a push causes in each environment that it reaches, and why. `decide` is called in the transaction that stores the
+delivery; a rehearsal runs it and takes everything back."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,26 +33,6 @@ class Decision:
 
 def decide(project: Project, push: Push, delivery: Delivery) -> Decision:
     """Queue what is wanted, and say of everything else why not."""
-    if push.kind == "ping":
-        return Decision(reason="The ping arrived, and its signature is right.")
-    if not push.changes:
-        return Decision(reason=f"Nothing to deploy in the event “{push.event}”.")
-    if push.tests_only:
-        return Decision(
-            reason="The test arrived, and its signature is right: nothing moved, before and after are the same commit."
-        )
-    stranger = _other_repository(project, push)
-    if stranger and (further := _further(project, push)):
-        return Decision(
-            reason=f"The push is of the further repository “{further.name}”, and deploys nothing by itself. The next "
-            f"deployment, of a push to {project.repository_url} or by hand, takes {further.pin or 'its newest commit'}."
-        )
-    if stranger:
-        return Decision(
-            reason=f"The push is of the repository {stranger}; {project.name} is deployed from "
-            f"{project.repository_url}. Correct the project's repository if it has moved, or remove the webhook from "
-            "that other one."
-        )
     decision = Decision()
     nowhere = []
     for change in push.changes:
@@ -63,6 +43,39 @@ def decide(project: Project, push: Push, delivery: Delivery) -> Decision:
             _take(environment, push, change, delivery, decision)
     _sum_up(decision, nowhere)
     return decision
+
+
+def nowhere(project: Project, push: Push) -> Decision | None:
+    """What is said where it reaches no environment, as most that comes: read only, nothing is locked. None: it does."""
+    reason = _why_nothing(project, push)
+    if reason:
+        return Decision(reason=reason)
+    reached = [routing.reached(project, change) for change in push.changes]
+    if any(by.environments for by in reached):
+        return None
+    return Decision(reason=" ".join(dict.fromkeys(by.how for by in reached)))
+
+
+def _why_nothing(project: Project, push: Push) -> str:
+    """Whatever the refs; "" where it depends on these."""
+    if push.kind == "ping":
+        return "The ping arrived, and its signature is right."
+    if not push.changes:
+        return f"Nothing to deploy in the event “{push.event}”."
+    if push.tests_only:
+        return "The test arrived, and its signature is right: nothing moved, before and after are the same commit."
+    stranger = _other_repository(project, push)
+    if stranger and (further := _further(project, push)):
+        return (
+            f"The push is of the further repository “{further.name}”, and deploys nothing by itself. The next "
+            f"deployment, of a push to {project.repository_url} or by hand, takes {further.pin or 'its newest commit'}."
+        )
+    if stranger:
+        return (
+            f"The push is of the repository {stranger}; {project.name} is deployed from {project.repository_url}. "
+            "Correct the project's repository if it has moved, or remove the webhook from that other one."
+        )
+    return ""
 
 
 def _sum_up(decision: Decision, nowhere: list[str]) -> None:

@@ -1,17 +1,19 @@
 """A webhook's way in: verify, store, queue, answer. Milliseconds; git and the server are asked later, by workers."""
 
 import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from deployments import rates, routing
-from deployments.decision import Decision, decide
+from deployments.decision import Decision, decide, nowhere
 from deployments.delivery_rows import STATUS_CODES, Verdict, store, store_refused
 from deployments.models import Delivery
 from ocore.errors import ExpectedError
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 NO_ENTRY = "The signature does not fit."
 """All that a stranger learns, whether the project exists or not."""
 TOO_MANY = "Too many calls. Come again later."
+_writing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,15 @@ def receive(
     driver = HOSTS[host]
     known = project if project and project.host == host else None
     try:
-        driver.verify(body, headers, known.webhook_secrets if known else [])
+        driver.verify(body, headers, project.webhook_secrets if project else [])
     except Refused as refused:
         store_refused(known, host, refused.reason, headers, remote_address, call.started)
         return Answer(401, {"status": Verdict.REFUSED, "reason": NO_ENTRY})
-    assert known is not None  # noqa: S101 - no secret fits where there is no project
+    assert project is not None  # noqa: S101 - no secret fits where there is no project
+    if known is None:
+        reason = _elsewhere(project, host)
+        store_refused(project, host, reason, headers, remote_address, call.started)
+        return Answer(401, {"status": Verdict.REFUSED, "reason": reason})
     wait = rates.wait_for("project", known.pk, settings.OCORE_WEBHOOKS_PER_PROJECT)
     if wait:
         if cache.add(f"too-many-{known.pk}", True, 60):
@@ -80,6 +87,16 @@ def receive(
             "delivery": delivery.pk,
             "environments": delivery.outcome,
         },
+    )
+
+
+def _elsewhere(project: Project, host: str) -> str:
+    """Only for who has the secret: what to mend where the project has another git host than the address."""
+    if project.host not in HOSTS:
+        return f"This is the address for {HOSTS[host].title}, and {project.name} has no git host that calls."
+    return (
+        f"This is the address for {HOSTS[host].title}, and {project.name} is deployed from {HOSTS[project.host].title}. "
+        "Remove this webhook, or give it the address that the project's page shows."
     )
 
 
@@ -109,6 +126,8 @@ def replay(delivery: Delivery, who: str) -> Delivery:
 
 def rehearse(project: Project, push: Push) -> Decision:
     """What would be decided now: the same code, and everything taken back."""
+    if decision := nowhere(project, push):
+        return decision
     with transaction.atomic():
         delivery = Delivery.objects.create(project=project, host=project.host, verdict=Verdict.IGNORED, status_code=0)
         decision = decide(project, push, delivery)
@@ -135,8 +154,13 @@ def _take_in(project: Project, host: str, push: Push, call: Call, fields: dict[s
     """The delivery's row and what it queues are one transaction; the row's uniqueness is what makes it once only."""
     fields |= {"event": push.event[:100], "refs": ", ".join(change.name for change in push.changes)[:300]}
     kept = (call.body, call.headers, call.remote_address, call.started)
+    decision = nowhere(project, push)
     try:
-        with transaction.atomic():
+        if decision:
+            with transaction.atomic():
+                return store(project, host, decision.verdict, decision.reason, *kept, **fields)
+        with _in_turn() as turn, transaction.atomic():
+            transaction.on_commit(turn.close)  # before Redis is told
             delivery = store(project, host, Verdict.IGNORED, "", *kept, **fields)
             decision = decide(project, push, delivery)
             delivery.verdict, delivery.reason, delivery.outcome = decision.verdict, decision.reason, decision.outcome
@@ -147,3 +171,13 @@ def _take_in(project: Project, host: str, push: Push, call: Call, fields: dict[s
         reason = f"Delivery {push.delivery_id} was received before."
         delivery = store(project, host, Verdict.DUPLICATE, reason, *kept, **fields)
     return delivery
+
+
+@contextmanager
+def _in_turn() -> Iterator[ExitStack]:
+    """SQLite lets one write at a time, and who finds it busy sleeps, longer each time it looks: so this process' threads
+    line up here. Closed, it is the next one's turn."""
+    with ExitStack() as turn:
+        if connection.vendor == "sqlite":
+            turn.enter_context(_writing)
+        yield turn

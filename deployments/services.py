@@ -244,15 +244,22 @@ def rollback_targets(environment: Environment) -> list[Deployment]:
     )
 
 
-def rollback_offer(environment: Environment, target: Deployment | None = None) -> RollbackOffer:
-    """Raises `NotPossible` when there is nothing to go back to."""
+def rollback_offer(
+    environment: Environment, target: Deployment | None = None, *, with_data: bool = False
+) -> RollbackOffer:
+    """To the newest that is not what runs anyway, unless a target is given. Raises `NotPossible` when there is nothing
+    to go back to."""
     live = Deployment.objects.filter(environment=environment, live=True).first()
     if target is None:
         candidates = rollback_targets(environment)
         if not candidates:
             raise NotPossible(f"{environment} has no earlier deployment to go back to.")
-        # One that would bring back what runs anyway is no place to go back to.
         others = [one for one in candidates if not live or one.content != live.content]
+        if not others and not with_data:
+            raise NotPossible(
+                f"All that was live in {environment} before is what runs now: a rollback would change nothing.",
+                advice=f"Go back with data, to that of #{candidates[0].pk}, or say which deployment you mean.",
+            )
         target = (others or candidates)[0]
     if target.environment_id != environment.pk:
         raise NotPossible(f"{target} is not a deployment of {environment}.")
@@ -273,7 +280,7 @@ def roll_back(
     environment: Environment, who: Who, *, target: Deployment | None = None, with_data: bool = False
 ) -> Deployment:
     """Queue a new deployment of an earlier one's image and settings, with its data if asked. Raises `NotPossible`."""
-    offer = rollback_offer(environment, target)
+    offer = rollback_offer(environment, target, with_data=with_data)
     if with_data and offer.snapshot is None:
         raise NotPossible(
             f"No data of {offer.target} is kept any more.", advice="Roll back without data: image and settings only."

@@ -48,7 +48,7 @@ KEY = re.compile(r"[A-Za-z0-9-]+")
 UPDATING = (
     "updating",
     "Back in a moment",
-    "This service is being updated. Nothing that you have saved is lost; please try again shortly.",
+    "This service is being updated or restarted. Nothing that you have saved is lost; please try again shortly.",
 )
 UNREACHABLE = (
     "unreachable",

@@ -5,12 +5,14 @@ and a process that dies leaves neither. What was refused is not kept, since noth
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Annotated
 
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import Header
+from ninja.responses import NinjaJSONEncoder
 from pydantic import BaseModel
 
 from deployments import tokens
@@ -55,7 +57,7 @@ def once(
 
 def _done(act: Callable[[], tuple[BaseModel, str]]) -> tuple[str, str]:
     shape, location = act()
-    return shape.model_dump_json(), location
+    return json.dumps(shape.model_dump(), cls=NinjaJSONEncoder), location  # as of what is only read
 
 
 def _again(kept: KeptAnswer, fingerprint: str) -> HttpResponse:

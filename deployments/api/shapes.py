@@ -94,6 +94,7 @@ class RepositoryShape(BaseModel):
 
 
 class DeploymentDetail(DeploymentShape):
+    supersedes: list[int] = Field(description="What waited there and gave way to this one.")
     repositories: list[RepositoryShape] = Field(description="The further ones, in their order; empty until known.")
     waits_for: str = Field(description="While it is queued: what for.")
     detail: str = Field(description="What the machine said of the error.")

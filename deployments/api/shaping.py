@@ -63,6 +63,7 @@ def deployment_detail(row: Deployment) -> DeploymentDetail:
     return DeploymentDetail(
         **_of_deployment(row),
         detail=row.detail,
+        supersedes=list(row.supersedes.order_by("pk").values_list("pk", flat=True)),
         repositories=[RepositoryShape(**asdict(one)) for one in further.taken(row)],
         waits_for=schedule.why_waiting(row),
         steps=[step(one) for one in row.steps.all()],

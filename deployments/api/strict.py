@@ -11,7 +11,7 @@ from ninja.operation import Operation
 
 
 class Routes(Router):
-    """Its operations refuse parameters of the query that they don't have, once it is known who asks."""
+    """Its operations refuse parameters of the query that they don't have or get twice, once it is known who asks."""
 
     def add_api_operation(self, path: str, methods: list[str], view_func: Callable[..., Any], **options: Any) -> None:
         super().add_api_operation(path, methods, view_func, **options)
@@ -25,9 +25,10 @@ def _knows_its_query(operation: Operation) -> None:
 
     @wraps(act)
     def view(request: HttpRequest, **values: Any) -> Any:
-        unknown = [name for name in request.GET if name not in known]
-        if unknown:
-            raise ValidationError([{"loc": ("query", name), "msg": "There is no such parameter."} for name in unknown])
+        wrong = {name: "There is no such parameter." for name in request.GET if name not in known}
+        wrong |= {name: "It is given more than once." for name, values in request.GET.lists() if len(values) > 1}
+        if wrong:
+            raise ValidationError([{"loc": ("query", name), "msg": message} for name, message in wrong.items()])
         return act(request, **values)
 
     operation.view_func = view

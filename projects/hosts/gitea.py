@@ -17,7 +17,7 @@ from projects.git.address import Address
 from . import proof, reading
 from .api import Api
 from .base import Push, RefChange, Refused, Setup, Unreadable
-from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name, parts_of
+from .statuses import Credentials, Place, Report, State, as_github_takes_it, host_of, owner_and_name, parts_of
 
 _LONG = {"branch": "refs/heads/", "tag": "refs/tags/"}
 _KIN = ("Gitea", "Gogs", "GitHub")
@@ -130,11 +130,6 @@ class GiteaStatuses:
         return {"Authorization": f"token {credentials.token}"}
 
     def send(self, api: Api, place: Place, report: Report) -> str:
-        status = {
-            "state": self._STATES[report.state],
-            "target_url": report.url,
-            "description": cut(report.description),
-            "context": report.context,
-        }
+        status = as_github_takes_it(report, self._STATES[report.state])
         api.post(f"/repos/{place.path}/statuses/{report.commit}", status)
         return ""

@@ -17,7 +17,7 @@ from projects.git.address import Address
 from . import proof, reading
 from .api import Api, StatusNotTaken
 from .base import Push, RefChange, Setup, Unreadable
-from .statuses import Credentials, Place, Report, State, cut, host_of, owner_and_name
+from .statuses import Credentials, Place, Report, State, as_github_takes_it, cut, host_of, owner_and_name
 
 
 class GitHub:
@@ -130,12 +130,7 @@ class GitHubStatuses:
         return credentials.bearer | {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
     def send(self, api: Api, place: Place, report: Report) -> str:
-        status = {
-            "state": self._STATES[report.state],
-            "target_url": report.url,
-            "description": cut(report.description),
-            "context": report.context,
-        }
+        status = as_github_takes_it(report, self._STATES[report.state])
         if report.speaks:
             api.post(f"/repos/{place.path}/statuses/{report.commit}", status)
         if report.deployment_state is None:

@@ -125,3 +125,9 @@ def below(repository: Address, base: str, api: str) -> list[str]:
 
 def cut(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def as_github_takes_it(report: Report, state: str) -> dict[str, str]:
+    """A commit status for GitHub, and for those whose API is made after it."""
+    description = cut(report.description)
+    return {"state": state, "target_url": report.url, "description": description, "context": report.context}

@@ -154,6 +154,23 @@ def test_deploying_queues_in_the_users_name_and_says_where_to_look(production: E
     assert made.requested_by.username == "ci"
 
 
+def test_times_are_told_alike_by_who_does_and_by_who_looks(production: Environment, full: str) -> None:
+    made = call(full, "POST", f"{HERE}/deployments", {}).json()
+    assert call(full, "GET", f"/deployments/{made['id']}").json() == made
+
+
+def test_a_parameter_is_known_and_given_once(production: Environment, full: str) -> None:
+    for query, where in (("limit=1&limit=2", "query.limit"), ("projekt=acme", "query.projekt")):
+        answer = is_problem(call(full, "GET", f"/deployments?{query}"), 422, "invalid")
+        assert [one["where"] for one in answer["errors"]] == [where]
+
+
+def test_what_waited_and_gave_way_is_named(production: Environment, full: str) -> None:
+    first = call(full, "POST", f"{HERE}/deployments", {}).json()
+    second = call(full, "POST", f"{HERE}/deployments", {"force": True})
+    assert (first["supersedes"], second.json()["supersedes"]) == ([], [first["id"]])
+
+
 def test_a_locked_environment_takes_a_deployment_and_says_what_it_waits_for(production: Environment, full: str) -> None:
     answer = call(full, "POST", f"{HERE}/lock", {"reason": "Month-end"})
     assert (answer.status_code, answer.json()["locked_by"]) == (201, "ci (API token CI)")

@@ -653,6 +653,20 @@ def test_with_data_that_is_gone_is_refused_before_anybody_is_asked(twice_live: t
     assert "Leave --with-data out" in refused("rollback", "acme/production", "--with-data")
 
 
+def test_what_ran_before_and_is_the_same_is_gone_back_to_for_its_data_only(
+    twice_live: tuple[Deployment, Deployment],
+) -> None:
+    old, new = twice_live
+    Deployment.objects.filter(pk=old.pk).update(content="the same", environment=new.environment)
+    Deployment.objects.filter(pk=new.pk).update(content="the same")
+
+    told = refused("rollback", "acme/production", "--yes")
+    assert "a rollback would change nothing" in told
+    assert f"that of #{old.pk}" in told
+    run("rollback", "acme/production", "--with-data", "--yes")
+    assert Deployment.objects.latest().rollback_to == old
+
+
 def test_nothing_to_go_back_to_is_refused(production: Environment) -> None:
     assert "no earlier deployment" in refused("rollback", "acme/production", "--yes")
 

@@ -206,6 +206,9 @@ def test_the_command_shows_accepts_and_revokes(offer: list[HostKey], capsys: pyt
     assert "github.com  RSA" in told
     with pytest.raises(CommandError, match="is not a host"):
         call_command("known_hosts", "not a host")
+    offer.clear()
+    with pytest.raises(CommandError, match="offers no key now"):
+        call_command("known_hosts", HOST)
 
 
 @pytest.mark.django_db

@@ -501,6 +501,17 @@ def test_a_missing_signature_and_an_unknown_project_or_host_get_the_same_answer(
     assert len({tuple(sorted(answer.headers)) for answer in answers}) == 1
 
 
+def test_who_has_the_secret_is_told_that_the_address_is_for_another_host(production: Environment) -> None:
+    project = production.project
+    answer = send(project, BODY, host="gitlab", **{"x-gitlab-token": project.webhook_secret})
+
+    assert answer.status_code == 401
+    assert "This is the address for GitLab, and Acme is deployed from GitHub." in answer.json()["reason"]
+    kept = Delivery.objects.get()
+    assert (kept.project, kept.verdict, kept.reason) == (project, "refused", answer.json()["reason"])
+    assert not Deployment.objects.exists()
+
+
 def test_only_the_sha1_signature_is_not_enough(production: Environment) -> None:
     sha1 = "sha1=" + hmac.new(production.project.webhook_secret.encode(), BODY, hashlib.sha1).hexdigest()
 

@@ -65,7 +65,7 @@ class Command(PortalCommand):
         for offer in offered:
             self.stdout.write(f"{here}  {offer.key.kind}  {offer.key.fingerprint}  offered now: {offer.state}")
         if not offered:
-            self.stdout.write(f"{here} offers no key now: it doesn't answer, or there is no ssh.")
+            raise NotPossible(f"{here} offers no key now: it doesn't answer, or there is no ssh.")
 
     def _tell(self, host: str, one: Known) -> None:
         state = "REVOKED" if one.key.revoked else "accepted"

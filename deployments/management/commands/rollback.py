@@ -43,16 +43,17 @@ class Command(PortalCommand):
         if options["again"]:
             self._try_again(environment, wait=options["wait"])
             return
-        offer = services.rollback_offer(environment, _target(environment, options["to"]))
-        if options["with_data"] and offer.snapshot is None:
+        with_data = options["with_data"]
+        offer = services.rollback_offer(environment, _target(environment, options["to"]), with_data=with_data)
+        if with_data and offer.snapshot is None:
             raise NotPossible(
                 f"No data of {offer.target} is kept any more.", advice="Leave --with-data out: image and settings only."
             )
-        for line in _told(environment, offer, with_data=options["with_data"]):
+        for line in _told(environment, offer, with_data=with_data):
             self.stdout.write(line)
         consent.require(agreed=options["yes"])
         deployment = services.roll_back(
-            environment, shell_account(), target=offer.target, with_data=options["with_data"]
+            environment, shell_account(), target=offer.target, with_data=with_data
         )
         self.tell_queued(deployment)
         if options["wait"]:
