@@ -21,10 +21,6 @@ class Lapsed(NotPossible):
     """A claim's holder stood still for too long; whoever sees this must not act any more."""
 
 
-class Unfinished(Lapsed):
-    """The server went away in the middle; the clock goes on once it answers."""
-
-
 @dataclass
 class Claim:
     """A hold on an environment that ends by itself, `lasting` after the last look at it, when its holder dies.

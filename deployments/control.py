@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -14,7 +16,7 @@ from deployments.fence import fenced
 from deployments.keeper import repairs
 from deployments.services import NotPossible
 from instances import doors, incidents
-from instances.models import Instance
+from instances.models import Door, Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes import runtime_for
 from instances.runtimes.base import Runtime
@@ -30,6 +32,8 @@ ALONE = "It is the only one that serves its environment. Remove the environment 
 BEGIN = timedelta(seconds=20)
 """Longer than a worker takes from the queue to the claim; what is in neither after that was lost with Redis."""
 State = Instance.State
+Verb = Callable[[Instance, Runtime, Claim], State | None]
+"""What it has become; None: it is gone."""
 
 
 def request(instance: Instance, verb: str) -> None:
@@ -40,7 +44,13 @@ def request(instance: Instance, verb: str) -> None:
     _require_nobody_led(instance, verb)
     claims.require_free(instance.environment)
     before, since = State(instance.state), instance.state_since
-    instance.become(State.RESTARTING, timezone.now())
+    free = Instance.objects.filter(pk=instance.pk).exclude(state=State.RESTARTING)
+    if not free.update(state=State.RESTARTING, state_since=timezone.now(), problem=""):
+        raise NotPossible(
+            f"{instance} is being started, stopped or restarted already.",
+            advice="Wait until that is done. What became of it its page says within a minute, also if a worker died.",
+        )
+    instance.refresh_from_db(fields=["state", "state_since", "problem"])
     try:
         queues.enqueue_control(instance.pk, verb)
     except RedisError as error:
@@ -82,14 +92,15 @@ def _require_deployed(instance: Instance) -> None:
 
 
 def heal() -> None:
-    """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens."""
-    restarting = Instance.objects.filter(state=State.RESTARTING)
-    restarting = restarting.exclude(environment__server__in=incidents.engines_down())
-    for instance in restarting.select_related("environment__server", "environment__project"):
+    """What a worker left that died while it controlled an instance, or that a server didn't let it end: the rows say
+    again what is true, the door opens, and one of it runs."""
+    left = Instance.objects.filter(Q(state=State.RESTARTING) | Q(untidy=True)).exclude(container="")
+    left = left.exclude(environment__server__in=incidents.engines_down())
+    for instance in left.select_related("environment__server", "environment__project"):
         environment = instance.environment
         if at_work.hindrance(environment, behind_doors=True):
             continue
-        if not environment.busy_with and _is_to_begin(instance):
+        if instance.state == State.RESTARTING and not environment.busy_with and _is_to_begin(instance):
             continue
         try:
             _heal(instance, asked=environment.busy_with)
@@ -109,22 +120,24 @@ def _heal(instance: Instance, asked: str) -> None:
     # Under the words of who died: whoever comes after another death still knows what was asked.
     what, key = asked or f"a look at {instance}", instance.environment_id
     with claims.claimed(key, what, CLAIM, behind_doors=True) as claim:
-        instance.refresh_from_db(fields=["state", "container"])
-        if instance.state != State.RESTARTING:
-            return
-        environment = claim.environment
+        instance.refresh_from_db(fields=["state", "state_since", "problem", "container", "colour", "untidy"])
+        instance.environment = claim.environment
         try:
-            runtime = fenced(runtime_for(environment.server), claim.check)
-            doors.open(environment, runtime, holder=_holder(instance))
-            renewal.forget_others(instance, runtime)
-            claim.check()
-            _record_truth(instance, "It was left in the middle of a restart.", asked=asked)
-            return
+            runtime = fenced(runtime_for(claim.environment.server), claim.check)
+            if instance.state == State.RESTARTING:
+                doors.open(claim.environment, runtime, holder=_holder(instance))
+                claim.check()
+                _record_truth(instance, instance.problem or "It was left in the middle of a restart.", asked=asked)
+            asked = ""
+            # Behind another's door a person is to look first.
+            if instance.untidy and not Door.objects.filter(environment=key).exists():
+                renewal.tidy(instance, runtime)
         except claims.Lapsed:
             raise
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
-    Environment.objects.filter(pk=key, busy_with="").update(busy_with=asked)
+    if asked:
+        Environment.objects.filter(pk=key, busy_with="").update(busy_with=asked)
 
 
 def _forget_dead_claims() -> None:
@@ -160,26 +173,40 @@ def _name(verb: str, instance: Instance) -> str:
 
 def carry_out(pk: int, verb: str) -> None:
     """In a worker. What went wrong is kept on the instance's row, and shown."""
-    instance = Instance.objects.select_related("environment__server", "environment__project").filter(pk=pk).first()
+    rows = Instance.objects.select_related("environment__server", "environment__project").filter(pk=pk)
+    instance = rows.first()
     if instance is None:
         return
     try:
         with claims.claimed(instance.environment_id, _name(verb, instance), CLAIM) as claim:
-            instance.environment = claim.environment
-            _require_deployed(instance)
-            _act(claim, instance, VERBS[verb])
+            instance = rows.filter(state=State.RESTARTING).first()  # as it is now that nobody else is at work
+            if instance is not None:
+                instance.environment = claim.environment
+                _require_deployed(instance)
+                _act(claim, instance, VERBS[verb])
     except claims.Lapsed as error:
         logger.warning("%s of %s was left: %s", verb, instance, error)  # as it is, for `heal`
     except NotPossible as error:
         logger.warning("%s of %s was not done: %s", verb, instance, error)
-        if not at_work.underway(instance.environment):  # else the deployment says what the instance becomes
-            _record_truth(instance, error.message)
+        Instance.objects.filter(pk=pk, state=State.RESTARTING).update(problem=error.message)
+        _look_at_once(pk)
 
 
-def _act(claim: Claim, instance: Instance, verb: Callable[[Instance, Runtime], State | None]) -> None:
+def _look_at_once(pk: int) -> None:
+    """Unless somebody is at work there: that one says what it becomes, or the clock."""
+    instance = Instance.objects.select_related("environment__server").filter(pk=pk, state=State.RESTARTING).first()
+    if instance is not None:
+        with suppress(NotPossible):
+            _heal(instance, asked="")
+
+
+def _act(claim: Claim, instance: Instance, verb: Verb) -> None:
+    runtime = fenced(runtime_for(instance.environment.server), claim.check)
     try:
-        became = verb(instance, fenced(runtime_for(instance.environment.server), claim.check))
-    except claims.Unfinished:
+        if instance.untidy:
+            renewal.tidy(instance, runtime)
+        became = verb(instance, runtime, claim)
+    except claims.Lapsed:
         raise
     except ExpectedError as error:
         claim.check()  # else whoever is at work there now says what it is
@@ -189,20 +216,20 @@ def _act(claim: Claim, instance: Instance, verb: Callable[[Instance, Runtime], S
         claim.check()
         instance.become(became, timezone.now())
         if not _alone(instance):
-            _lead(claim, instance)
+            _lead(instance, runtime)
 
 
-def _lead(claim: Claim, instance: Instance) -> None:
+def _lead(instance: Instance, runtime: Runtime) -> None:
     """The doors of its environment lead to those that serve now; what fails is seen and mended by the clock."""
     try:
-        doors.lead(instance.environment, fenced(runtime_for(instance.environment.server), claim.check))
+        doors.lead(instance.environment, runtime)
     except claims.Lapsed:
         raise
     except ExpectedError as error:
         logger.warning("The doors of %s could not be led: %s", instance.environment, error)
 
 
-def _stop(instance: Instance, runtime: Runtime) -> State:
+def _stop(instance: Instance, runtime: Runtime, _: Claim) -> State:
     """Once nobody is being served by it any more. Where it is the only one the door stays open, so that clients read
     that it is not reachable."""
     if _serves_alone(instance):
@@ -227,14 +254,14 @@ def _runs_the_schedule(instance: Instance) -> bool:
 def _serves_alone(instance: Instance) -> bool:
     """Nobody else could take its clients."""
     others = instance.environment.instances.exclude(pk=instance.pk).exclude(container="")
-    return not others.exclude(state=State.STOPPED).exists()
+    return not others.filter(state=State.RUNNING).exists()
 
 
 def _alone(instance: Instance) -> bool:
     return not instance.environment.instances.exclude(pk=instance.pk).exclude(container="").exists()
 
 
-def _remove(instance: Instance, runtime: Runtime) -> None:
+def _remove(instance: Instance, runtime: Runtime, _: Claim) -> None:
     """Its container, its place behind the edge, its row. Database and filestore are its environment's and stay."""
     if _alone(instance):
         raise NotPossible(f"{instance} was not removed. {ALONE}")
@@ -243,22 +270,22 @@ def _remove(instance: Instance, runtime: Runtime) -> None:
     doors.ensure_routes(server, runtime, logger.info)
 
 
-def _start(instance: Instance, runtime: Runtime) -> State:
+def _start(instance: Instance, runtime: Runtime, _: Claim) -> State:
     repairs.bring_up(instance, runtime, runtime.containers.find(instance.container))
     sight.wait_until_it_answers(instance, instance.container, runtime, READY_SECONDS)
     return State.RUNNING
 
 
-def _restart(instance: Instance, runtime: Runtime) -> State:
+def _restart(instance: Instance, runtime: Runtime, claim: Claim) -> State:
     """Where others serve, they get its clients meanwhile; else another takes them before it goes. Where neither can be,
     requests wait behind a closed door instead of failing."""
     environment = instance.environment
     if not _serves_alone(instance):
         _take_out(instance, runtime)
         runtime.containers.stop(instance.container, STOP_SECONDS)
-        return _start(instance, runtime)
+        return _start(instance, runtime, claim)
     try:
-        renewal.renew(instance, runtime)
+        renewal.renew(instance, runtime, claim.check)
         return State.RUNNING
     except renewal.Alone as reason:
         logger.info("%s is restarted behind a closed door: %s", instance, reason)
@@ -266,12 +293,12 @@ def _restart(instance: Instance, runtime: Runtime) -> State:
     doors.close(environment, runtime, holder=_holder(instance))
     try:
         runtime.containers.stop(instance.container, STOP_SECONDS)
-        return _start(instance, runtime)
+        return _start(instance, runtime, claim)
     finally:
         doors.open(environment, runtime, holder=_holder(instance))
 
 
-VERBS: dict[str, Callable[[Instance, Runtime], State | None]] = {
+VERBS: dict[str, Verb] = {
     "start": _start,
     "stop": _stop,
     "restart": _restart,

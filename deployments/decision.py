@@ -1,5 +1,5 @@
-"""What a push causes in each environment that it reaches, and why. `decide` is called in the transaction that stores the
-delivery; a rehearsal runs it and takes everything back."""
+"""What a push causes in each environment that it reaches, and why. `decide` is called in the transaction that stores
+the delivery; a rehearsal runs it and takes everything back."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -95,8 +95,8 @@ def _elsewhere(project: Project, host: str) -> str:
     if project.host not in HOSTS:
         return f"This is the address for {HOSTS[host].title}, and {project.name} has no git host that calls."
     return (
-        f"This is the address for {HOSTS[host].title}, and {project.name} is deployed from {HOSTS[project.host].title}. "
-        "Remove this webhook, or give it the address that the project's page shows."
+        f"This is the address for {HOSTS[host].title}, and {project.name} is deployed from "
+        f"{HOSTS[project.host].title}. Remove this webhook, or give it the address that the project's page shows."
     )
 
 
@@ -175,8 +175,8 @@ def _take_in(project: Project, host: str, push: Push, call: Call, fields: dict[s
 
 @contextmanager
 def _in_turn() -> Iterator[ExitStack]:
-    """SQLite lets one write at a time, and who finds it busy sleeps, longer each time it looks: so this process' threads
-    line up here. Closed, it is the next one's turn."""
+    """SQLite lets one write at a time, and who finds it busy sleeps, longer each time it looks: so the threads of this
+    process line up here. Closed, it is the next one's turn."""
     with ExitStack() as turn:
         if connection.vendor == "sqlite":
             turn.enter_context(_writing)

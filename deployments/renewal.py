@@ -2,7 +2,8 @@
 and takes its clients once it answers."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 from django.conf import settings
 
@@ -11,7 +12,7 @@ from deployments.configuration import thaw
 from deployments.keeper import repairs
 from deployments.models import Deployment
 from instances import doors
-from instances.models import Door, Instance
+from instances.models import Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes.base import Colour, ContainerSpec, Runtime, ServerUnreachable
 from ocore.errors import ExpectedError
@@ -27,12 +28,15 @@ class Alone(Exception):
 
 def _beside(instance: Instance, runtime: Runtime) -> ContainerSpec:
     """Another of the same version, under a name and colour that are free. Raises `Alone`."""
+    others = Instance.objects.filter(environment=instance.environment_id).exclude(pk=instance.pk)
+    if others.exclude(container="").exists():
+        raise Alone("its environment has other instances, and all of them go by one colour")
     live = Deployment.objects.filter(environment=instance.environment_id, live=True).first()
-    if live is None or Door.objects.filter(environment=instance.environment_id).exists():
-        raise Alone("the door is closed anyway")
-    if short := ways.short_of_memory(instance.environment.server, [thaw(live).instance(instance.slug)]):
-        raise Alone(short)
+    if live is None:
+        raise Alone("nothing is live")
     try:
+        if short := ways.short_of_memory(asdict(runtime.facts()), [thaw(live).instance(instance.slug)]):
+            raise Alone(short)
         problem = sight.unanswered(instance, runtime, PROBE_SECONDS)
         spec = repairs.as_deployed(instance, runtime)
     except ServerUnreachable:
@@ -45,13 +49,14 @@ def _beside(instance: Instance, runtime: Runtime) -> ContainerSpec:
     return replace(spec, name=plain if instance.container != plain else f"{plain}-again")
 
 
-def renew(instance: Instance, runtime: Runtime) -> None:
-    """Raises `Alone` before anything is done; else what went wrong, and then the one that served goes on serving;
-    `Unfinished` where the rest is the clock's."""
+def renew(instance: Instance, runtime: Runtime, check: Callable[[], None]) -> None:
+    """Raises `Alone` before anything is done; else what went wrong, and then one of the two serves, and the clock
+    tidies up. `check`: it is still ours to do."""
     spec = _beside(instance, runtime)
     name, colour = spec.name, instance.colour_of(spec.name)
+    Instance.objects.filter(pk=instance.pk).update(untidy=True)
     try:
-        forget_others(instance, runtime)
+        _forget_others(instance, runtime)
         runtime.containers.create(spec)
         runtime.containers.start(name)
         sight.wait_until_it_answers(instance, name, runtime, READY_SECONDS)
@@ -59,19 +64,11 @@ def renew(instance: Instance, runtime: Runtime) -> None:
     except claims.Lapsed:
         raise
     except ExpectedError:
-        forget_others(instance, runtime)
+        _try_to_tidy(instance, runtime)
         raise
+    check()
     _take_the_place(instance, name, colour)
-    try:
-        doors.lead(instance.environment, runtime)
-        left = runtime.edge.drain([doors.upstream(instance)], colour.other, settings.OCORE_DRAIN_SECONDS)
-    except claims.Lapsed:
-        raise
-    except ExpectedError as error:
-        raise claims.Unfinished(f"The clock goes on with {instance}: {error.message}") from error
-    if left:
-        logger.warning("%s requests to %s did not end in time; they are cut off, unanswered", left, instance)
-    forget_others(instance, runtime)
+    tidy(instance, runtime)
 
 
 def _take_the_place(instance: Instance, name: str, colour: Colour) -> None:
@@ -82,16 +79,32 @@ def _take_the_place(instance: Instance, name: str, colour: Colour) -> None:
     instance.container, instance.colour = name, colour
 
 
-def forget_others(instance: Instance, runtime: Runtime) -> None:
-    """One that was to take its place, or whose place it took, ends and goes. Raises `Unfinished`."""
-    labels = {"io.ocore.environment": instance.environment.key, "io.ocore.instance": instance.slug}
+def tidy(instance: Instance, runtime: Runtime) -> None:
+    """Its clients are led to its container, and any other of it ends and goes. What fails is raised, and left to the
+    clock: the row says that something may be there."""
+    doors.lead(instance.environment, runtime)
+    other = Colour(instance.colour).other
+    left = runtime.edge.drain([doors.upstream(instance)], other, settings.OCORE_DRAIN_SECONDS)
+    if left:
+        logger.warning("%s requests to %s did not end in time; they are cut off, unanswered", left, instance)
+    _forget_others(instance, runtime)
+    Instance.objects.filter(pk=instance.pk).update(untidy=False)
+
+
+def _try_to_tidy(instance: Instance, runtime: Runtime) -> None:
     try:
-        for found in runtime.containers.list({**labels, "io.ocore.role": "odoo"}):
-            if found.name != instance.container:
-                # With its time to end: a scheduled action may be in the middle.
-                runtime.containers.stop(found.name, STOP_SECONDS)
-                runtime.containers.remove(found.name)
+        tidy(instance, runtime)
     except claims.Lapsed:
         raise
     except ExpectedError as error:
-        raise claims.Unfinished(f"{error.message} It is tidied up once the server answers.") from error
+        logger.warning("%s is tidied up later: %s", instance, error)
+
+
+def _forget_others(instance: Instance, runtime: Runtime) -> None:
+    """One that was to take its place, or whose place it took."""
+    labels = {"io.ocore.environment": instance.environment.key, "io.ocore.instance": instance.slug}
+    for found in runtime.containers.list({**labels, "io.ocore.role": "odoo"}):
+        if found.name != instance.container:
+            # With its time to end: a scheduled action may be in the middle.
+            runtime.containers.stop(found.name, STOP_SECONDS)
+            runtime.containers.remove(found.name)

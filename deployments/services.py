@@ -254,7 +254,7 @@ def rollback_offer(
         candidates = rollback_targets(environment)
         if not candidates:
             raise NotPossible(f"{environment} has no earlier deployment to go back to.")
-        others = [one for one in candidates if not live or one.content != live.content]
+        others = [one for one in candidates if not (live and live.content and one.content == live.content)]
         if not others and not with_data:
             raise NotPossible(
                 f"All that was live in {environment} before is what runs now: a rollback would change nothing.",

@@ -1,6 +1,6 @@
 """How a deployment puts the new version in the old one's place: the gentlest way that is safe, and why this one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deployments import run as runs
@@ -11,7 +11,6 @@ from instances.models import Door, Instance
 from instances.odoo.plan import Plan
 from ocore.forms import format_size
 from projects.inheritance import Strategy
-from projects.models import Server
 
 ODOO_BYTES = 300 * 1024**2
 """What an Odoo takes soon after its start: 149 MB idle, 280 MB with two workers and seventy modules, and some air."""
@@ -36,7 +35,7 @@ def choose(run: runs.Run, plan: Plan) -> tuple[Way, str]:
         if several:
             return Way.ROLLING, "So the environment's strategy wants it; no module is installed or updated."
         return Way.BLUE_GREEN, "One instance alone can't be replaced one after the other; no module is updated."
-    short = short_of_memory(run.environment.server, [run.config.instance(one.slug) for one in run.instances])
+    short = short_of_memory(run.environment.server.facts, [run.config.instance(one.slug) for one in run.instances])
     if strategy == Strategy.AUTO and short:
         if several:
             return Way.ROLLING, f"No module is updated, and {short}: one instance after the other."
@@ -80,9 +79,10 @@ def _must_be_recreated(run: runs.Run, plan: Plan) -> str:
     return ""
 
 
-def short_of_memory(server: Server, values: Iterable[dict[str, Any]]) -> str:
-    """Why instances with these settings may not fit beside what runs; empty when they do."""
-    free = server.facts.get("memory_free_bytes")
+def short_of_memory(facts: Mapping[str, Any], values: Iterable[dict[str, Any]]) -> str:
+    """Why instances with these settings may not fit beside what runs on a server of which this is known; empty when
+    they do."""
+    free = facts.get("memory_free_bytes")
     needed = sum(_may_take(one) for one in values)
     if free is None or free >= needed:
         return ""

@@ -38,6 +38,8 @@ class Instance(InstanceOverrides):
     problem = models.TextField(blank=True, editable=False)
     leaving = models.BooleanField(default=False, editable=False)
     """It is being taken away: no new client is led there."""
+    untidy = models.BooleanField(default=False, editable=False)
+    """Beside its container there may be another of it, which it was to be replaced by or has replaced."""
     container = models.CharField(max_length=200, blank=True, editable=False)
     """Name of the container that serves; empty before the first deployment."""
     colour = models.CharField(

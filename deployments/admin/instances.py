@@ -32,7 +32,7 @@ class ControlledInstanceAdmin(ActsOnObjects, InstanceAdmin):
         self._control(request, instance, "stop", "is being stopped")
 
     def restart(self, request: HttpRequest, instance: Instance) -> None:
-        self._control(request, instance, "restart", "is being restarted; requests wait meanwhile")
+        self._control(request, instance, "restart", "is being restarted; clients notice nothing, or wait a moment")
 
     def _control(self, request: HttpRequest, instance: Instance, verb: str, told: str) -> None:
         control.request(instance, verb)

@@ -63,8 +63,7 @@ def _bring_back(instance: Instance, runtime: Runtime, incident: Incident | None)
     if incident and not incidents.due(incident):
         return
     with claimed(instance.environment_id, f"keeping {instance}", repairs.CLAIM) as claim:
-        # What was seen was seen before anybody was kept out.
-        instance = Instance.objects.select_related("environment__server", "environment__project").get(pk=instance.pk)
+        instance = _again(instance)
         found = runtime.containers.find(instance.container)
         down = sight.down(instance.container, found)
         if not down or instance.state not in sight.SHOULD_RUN:
@@ -85,6 +84,11 @@ def _bring_back(instance: Instance, runtime: Runtime, incident: Incident | None)
         elif incidents.attempt(incident):
             _attempt(incident, lambda: repairs.bring_up(instance, fenced(runtime, claim.check), found))
     _tell(instance, incident)
+
+
+def _again(instance: Instance) -> Instance:
+    """What was seen was seen before anybody was kept out."""
+    return Instance.objects.select_related("environment__server", "environment__project").get(pk=instance.pk)
 
 
 def _attempt(incident: Incident, act: Callable[[], None]) -> None:
@@ -119,6 +123,9 @@ def _be_patient(instance: Instance, runtime: Runtime, incident: Incident, inside
         incidents.give_up(incident, f"It was restarted because it did not answer, and does not answer: {inside}", SLOW)
         return
     with claimed(instance.environment_id, f"keeping {instance}", repairs.CLAIM) as claim:
+        seen, instance = instance, _again(instance)
+        if instance.container != seen.container or instance.state not in sight.SHOULD_RUN:
+            return
         if not inside:
             if incidents.attempt(incident):
                 _attempt(incident, lambda: repairs.put_behind_edge(instance, fenced(runtime, claim.check)))

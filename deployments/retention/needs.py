@@ -69,6 +69,8 @@ def _touched(found: Needs, environment: Environment, rows: list[Deployment], clo
         reason = f"the rollback of #{last.pk} in {environment} failed, and a person must look first"
     elif environment.removing_since:
         reason = f"{environment} is being removed, and takes it along"
+    elif environment.busy:
+        reason = f"{environment.busy_with} is at work in {environment}"
     elif closed:
         reason = f"the door of {environment} is closed"
     if reason:

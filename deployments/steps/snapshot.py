@@ -94,7 +94,7 @@ def perform(stage: Stage) -> str:
         made=[spec.name for spec in new],
     )
     # While the last requests end: what is made now, no client waits for later.
-    ready = not ways.short_of_memory(environment.server, [run.config.instance(one.slug) for one in run.instances])
+    ready = not ways.short_of_memory(environment.server.facts, [run.config.instance(one.slug) for one in run.instances])
     with waiting.beside(*[partial(_make, run, spec, ready=ready and spec == run.update) for spec in new]):
         left = doors.close(environment, runtime, holder=str(run.deployment))
         if left:

@@ -58,6 +58,7 @@ class Faults:
     """By a part of a container's name: what it answers to every path."""
     calls: list[str] = field(default_factory=list)
     disk_free_bytes: int = DISK_FREE_BYTES
+    memory_free_bytes: int | None = None
 
     def meet(self, verb: str, *arguments: Any) -> None:
         self.calls.append(" ".join([verb, *(str(one) for one in arguments if isinstance(one, str))]))
@@ -71,6 +72,7 @@ class Faults:
         for kept in (self.raised, self.exits, self.unhealthy, self.calls):
             kept.clear()
         self.disk_free_bytes = DISK_FREE_BYTES
+        self.memory_free_bytes = None
 
 
 FAULTS = Faults()
@@ -652,7 +654,7 @@ class SimulatedRuntime:
 
     def facts(self) -> base.ServerFacts:
         FAULTS.meet("facts")
-        return base.ServerFacts("simulated", cpus=2, memory_bytes=8 * 1024**3, disk_free_bytes=FAULTS.disk_free_bytes)
+        return base.ServerFacts("simulated", 2, 8 * 1024**3, FAULTS.disk_free_bytes, FAULTS.memory_free_bytes)
 
     def prepare(self, log: Log) -> None:
         FAULTS.meet("prepare")

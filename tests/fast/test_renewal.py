@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from deployments import control, recovery, renewal
+from deployments import claims, control, keeper, probes, recovery, renewal, scaling
+from deployments.keeper.instances import keep_instance
 from deployments.models import Deployment
+from deployments.retention import sweep as retention
+from deployments.services import NotPossible
 from deployments.states import Status
-from instances.models import Door, Instance
+from instances import doors, incidents
+from instances.models import Door, Incident, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Answer, RunFailed, ServerUnreachable
+from instances.runtimes.base import Answer, Colour, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
-from projects.models import Environment, Server
-from tests.acme import Client, running, simulated
+from projects.models import Environment
+from tests.acme import ADA, Client, running, simulated
 from tests.conftest import Queues
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,6 +30,29 @@ def live(deploy: Any, production: Environment, faults: Faults) -> Environment:
     assert deploy().status == Status.SUCCEEDED
     faults.calls.clear()
     return production
+
+
+class Killed(BaseException):
+    """As -9: nothing of ours handles it."""
+
+
+def die(*_: Any) -> None:
+    raise Killed
+
+
+def clock(queues: Queues) -> None:
+    """Much later, several times."""
+    for _ in range(3):
+        Instance.objects.update(state_since=timezone.now() - timedelta(hours=1))
+        recovery.reconcile()
+        keeper.keep()
+        queues.run_all()
+        probes.probe_all()
+
+
+def ask(environment: Environment, queues: Queues, slug: str, verb: str) -> None:
+    control.request(environment.instances.get(slug=slug), verb)
+    queues.run_all()
 
 
 def restart(environment: Environment, queues: Queues) -> Instance:
@@ -80,7 +107,7 @@ def test_one_that_does_not_get_well_takes_no_clients(
 
 
 def short_of_memory(live: Environment, faults: Faults) -> None:
-    Server.objects.update(facts={"memory_free_bytes": 1024**2})
+    faults.memory_free_bytes = 1024**2
 
 
 def without_an_answer(live: Environment, faults: Faults) -> None:
@@ -117,11 +144,8 @@ VERBS = ("create", "start", "join_edge", "stop", "remove")
 def test_whoever_dies_over_it_leaves_one_that_serves(
     verb: str, live: Environment, queues: Queues, faults: Faults
 ) -> None:
-    def die(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     faults.raised[verb] = die
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         restart(live, queues)
     faults.clear()
     assert Client(live).write("meanwhile")
@@ -140,12 +164,11 @@ def test_a_server_that_goes_away_is_tidied_up_once_it_is_back(
     gone = ServerUnreachable("The server does not answer.")
     faults.raised[verb] = gone
     faults.raised["containers.stop"] = gone
-    assert restart(live, queues).state == Instance.State.RESTARTING, "the clock comes back to it"
+    after = restart(live, queues)
+    assert (after.untidy, after.problem != "") == (True, True), "the clock comes back to it, and its page says so"
     faults.clear()
-    Instance.objects.update(state_since=timezone.now() - timedelta(hours=1))
-    recovery.reconcile()
-    assert running(live) == [live.instances.get().container]
-    assert Client(live).write("order")
+    clock(queues)
+    alone_and_well(live)
 
 
 @pytest.mark.parametrize("verb", ["edge.open", "containers.remove"])
@@ -153,14 +176,14 @@ def test_once_the_new_one_has_the_place_the_old_one_goes_whatever_fails_meanwhil
     verb: str, live: Environment, queues: Queues, faults: Faults
 ) -> None:
     faults.raised[verb] = RunFailed("It does not want to.")
-    assert restart(live, queues).state == Instance.State.RESTARTING, "the clock comes back to it"
+    after = restart(live, queues)
+    assert (after.untidy, after.problem) == (True, "It does not want to."), "the clock comes back to it"
+    clock(queues)
+    assert live.instances.get().untidy
     faults.clear()
-    Instance.objects.update(state_since=timezone.now() - timedelta(hours=1))
-    recovery.reconcile()
-    instance = live.instances.get()
-    assert running(live) == [instance.container]
-    assert instance.container.endswith("-again")
-    assert Client(live).write("order")
+    clock(queues)
+    assert alone_and_well(live).container.endswith("-again")
+    assert not live.instances.get().untidy
 
 
 def test_what_cannot_be_started_leaves_what_serves(live: Environment, queues: Queues, faults: Faults) -> None:
@@ -171,3 +194,189 @@ def test_what_cannot_be_started_leaves_what_serves(live: Environment, queues: Qu
     assert running(live) == [before.container]
     faults.clear()
     assert not [one for one in runtime_for(live.server).containers.list({}) if one.name.endswith("-again")]
+
+
+def test_who_waits_for_its_end_asks_once(live: Environment, queues: Queues) -> None:
+    for verb in ("restart", "stop"):
+        instance = live.instances.get()
+        if verb == "restart":
+            control.request(instance, verb)
+        else:
+            with pytest.raises(NotPossible, match="already"):
+                control.request(instance, verb)
+    queues.run_all()
+    alone_and_well(live)
+
+
+def test_a_job_that_is_delivered_twice_acts_on_what_is_there_then(
+    live: Environment, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has done it while this one waited for its turn."""
+    instance = live.instances.get()
+    control.request(instance, "restart")
+    queues.jobs.clear()
+    real = claims.claimed
+
+    def late(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(claims, "claimed", real)
+        control.carry_out(instance.pk, "restart")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(claims, "claimed", late)
+    control.carry_out(instance.pk, "restart")
+    assert alone_and_well(live).container.endswith("-again")
+
+
+def test_a_worker_killed_behind_the_door_keeps_nobody_out(live: Environment, queues: Queues, faults: Faults) -> None:
+    faults.memory_free_bytes = 1024**2
+    faults.raised["containers.start"] = die
+    control.request(live.instances.get(), "restart")
+    with pytest.MonkeyPatch.context() as patch:  # nothing is tidied up
+        patch.setattr(doors, "open", lambda *_, **__: None)
+        patch.setattr(claims.Claim, "release", lambda _: None)
+        with pytest.raises(Killed):
+            queues.run_all()
+    assert Door.objects.exists()
+    Environment.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
+    faults.clear()
+    clock(queues)
+    alone_and_well(live)
+
+
+@pytest.mark.parametrize("point", ["containers.start", "containers.join_edge", "edge.open", "containers.stop"])
+@pytest.mark.parametrize("verb", ["stop", "start", "restart"])
+def test_what_is_asked_after_a_death_waits_for_the_clock_and_then_is_done(
+    point: str, verb: str, live: Environment, queues: Queues, faults: Faults
+) -> None:
+    faults.raised[point] = die
+    with pytest.raises(Killed):
+        restart(live, queues)
+    faults.clear()
+    with pytest.raises(NotPossible, match="already"):
+        control.request(live.instances.get(), verb)
+    clock(queues)
+    alone_and_well(live)
+    ask(live, queues, "main", verb)
+    clock(queues)
+    instance = live.instances.get()
+    assert running(live) == ([] if verb == "stop" else [instance.container])
+    assert Client(live).write("order") == (verb != "stop")
+
+
+def test_one_that_is_stopped_leaves_no_other_of_it_running(live: Environment, queues: Queues, faults: Faults) -> None:
+    faults.raised["edge.open"] = RunFailed("The edge does not answer.")
+    assert restart(live, queues).untidy
+    assert len(running(live)) == 2
+    faults.clear()
+    ask(live, queues, "main", "stop")
+    assert running(live) == []
+    clock(queues)
+    assert live.instances.get().state == Instance.State.STOPPED
+    assert not Client(live).write("order")
+
+
+def test_what_a_person_stopped_stays_so_whatever_fails_over_what_is_left(
+    live: Environment, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = live.instances.get()
+    runtime_for(live.server).containers.stop(instance.container)
+    past = timezone.now() - timedelta(minutes=1)
+    Environment.objects.update(busy_with=f"stop of {instance}", busy_until=past)
+    Instance.objects.update(state=Instance.State.RESTARTING, state_since=past, untidy=True)
+    with monkeypatch.context() as patch:
+
+        def gone(*_: Any) -> Any:
+            raise ServerUnreachable("The server does not answer.")
+
+        patch.setattr(type(runtime_for(live.server).containers), "list", gone)
+        control.heal()
+    clock(queues)
+    instance.refresh_from_db()
+    assert (instance.state, instance.untidy, running(live)) == (Instance.State.STOPPED, False, [])
+
+
+def test_what_cannot_be_removed_hides_nothing(live: Environment, queues: Queues, faults: Faults) -> None:
+    faults.raised["containers.remove"] = RunFailed("device or resource busy")
+    after = restart(live, queues)
+    assert (after.state, after.problem) == (Instance.State.RUNNING, "device or resource busy")
+    runtime_for(live.server).containers.stop(after.container)
+    clock(queues)
+    assert Incident.objects.filter(instance=after).exists(), "the keeper looks after it all the same"
+    assert Client(live).write("order")
+
+
+def test_one_of_several_keeps_the_colour_of_all(live: Environment, queues: Queues, deploy: Any) -> None:
+    scaling.request(live, 2, ADA)
+    queues.run_all()
+    for slug, verb in (("main-2", "stop"), ("main", "restart"), ("main-2", "start")):
+        ask(live, queues, slug, verb)
+    assert len(set(live.instances.values_list("colour", flat=True))) == 1
+    assert set(live.instances.values_list("state", flat=True)) == {Instance.State.RUNNING}
+
+
+def test_the_sweep_leaves_what_is_being_drained(live: Environment, queues: Queues, faults: Faults) -> None:
+    removed: list[str] = []
+    instance = live.instances.get()
+
+    def sweep(*_: Any) -> None:
+        faults.raised.clear()
+        removed.extend(one.thing.name for one in retention.sweep(live.server).removed)
+
+    faults.raised["edge.drain"] = sweep
+    restart(live, queues)
+    assert instance.container not in removed
+    alone_and_well(live)
+
+
+def test_what_the_old_one_is_answering_is_waited_for(
+    live: Environment, queues: Queues, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = type(runtime_for(live.server).edge)
+    before, drained = live.instances.get(), list[tuple[list[str], str, int]]()
+    real = edge.drain
+
+    def drain(self: Any, upstreams: Any, colour: Any, seconds: float) -> int:
+        drained.append(([one.name(colour) for one in upstreams], str(colour), len(running(live))))
+        return int(real(self, upstreams, colour, seconds))
+
+    monkeypatch.setattr(edge, "drain", drain)
+    restart(live, queues)
+    assert drained == [([before.name_at_edge(Colour(before.colour))], before.colour, 2)]
+
+
+def test_who_stood_still_does_not_take_the_place(live: Environment, queues: Queues, faults: Faults) -> None:
+    before = live.instances.get()
+
+    def hang(*_: Any) -> None:
+        faults.raised.clear()
+        later = timezone.now() + timedelta(minutes=5)
+        Environment.objects.update(busy_with="restart by another worker", busy_until=later)
+
+    faults.raised["containers.join_edge"] = hang
+    assert restart(live, queues).container == before.container
+
+
+def test_behind_the_door_of_a_failed_rollback_the_clock_removes_nothing(live: Environment, faults: Faults) -> None:
+    Door.objects.create(environment=live, server=live.server, holder="#2", closed_at=timezone.now(), at_work=False)
+    past = timezone.now() - timedelta(hours=1)
+    Instance.objects.update(state=Instance.State.RESTARTING, state_since=past, untidy=True)
+    faults.calls.clear()
+    control.heal()
+    assert not [call for call in faults.calls if call.startswith(("containers.remove", "containers.stop"))]
+    assert live.instances.get().state == Instance.State.RUNNING
+
+
+def test_a_keeper_that_looked_before_a_deployment_leaves_what_there_is_now(
+    live: Environment, faults: Faults, deploy: Any
+) -> None:
+    instance = live.instances.get()
+    instance.become(Instance.State.FAILED, timezone.now())
+    incident = incidents.notice(Incident.Part.INSTANCE, live.server, "It runs, but has not answered", instance=instance)
+    runtime = runtime_for(live.server)
+    stale = keeper.should_run(live.server).get()
+    found = runtime.containers.find(stale.container)
+    Environment.objects.update(odoo_conf={"log_level": "debug"})
+    assert deploy().status == Status.SUCCEEDED
+    faults.calls.clear()
+    keep_instance(stale, runtime, found, incident)
+    assert not [call for call in faults.calls if call.startswith(("containers.stop", "containers.start"))]

@@ -410,7 +410,8 @@ def test_a_push_to_a_further_one_is_told_what_it_does(production: Environment) -
     change = RefChange("refs/heads/19.0", "branch", "19.0", "0" * 40, "1" * 40, "1" * 40)
 
     def reason(name: str) -> str:
-        return decision.decide(project, Push("push", "push", "1", (change,), name), None).reason  # type: ignore[arg-type]
+        decided = decision.nowhere(project, Push("push", "push", "1", (change,), name))
+        return decided.reason if decided else ""
 
     assert "the further repository “oca”, and deploys nothing by itself" in reason("oca/web")
     assert "Correct the project's repository" in reason("oca/other")

@@ -156,18 +156,9 @@ def test_a_module_that_somebody_installs_meanwhile_is_seen_and_nothing_was_chang
 
 
 def test_a_server_short_of_memory_replaces_what_runs_behind_the_door_or_one_after_the_other(
-    live: Deployment, production: Environment, deploy: Any, monkeypatch: pytest.MonkeyPatch
+    live: Deployment, production: Environment, deploy: Any, faults: Faults
 ) -> None:
-    from instances.runtimes.simulated import SimulatedRuntime
-
-    facts = SimulatedRuntime.facts
-
-    def few(self: Any) -> Any:
-        from dataclasses import replace
-
-        return replace(facts(self), memory_free_bytes=100 * 1024**2)
-
-    monkeypatch.setattr(SimulatedRuntime, "facts", few)
+    faults.memory_free_bytes = 100 * 1024**2
     change_settings()
     new = deploy()
     assert (new.status, new.way) == (Status.SUCCEEDED, Way.RECREATE)

@@ -834,7 +834,7 @@ def test_the_number_of_queries_is_small_and_does_not_grow(production: Environmen
 
     later = _queries(production.project, "later", after=NEWER, commits=commits)
 
-    assert later == first <= 16
+    assert later == first <= 17
 
 
 def test_a_push_is_answered_within_milliseconds(production: Environment) -> None:

@@ -52,9 +52,7 @@ class Command(PortalCommand):
         for line in _told(environment, offer, with_data=with_data):
             self.stdout.write(line)
         consent.require(agreed=options["yes"])
-        deployment = services.roll_back(
-            environment, shell_account(), target=offer.target, with_data=with_data
-        )
+        deployment = services.roll_back(environment, shell_account(), target=offer.target, with_data=with_data)
         self.tell_queued(deployment)
         if options["wait"]:
             self.watch(deployment)
