@@ -157,7 +157,7 @@ def _take_in(project: Project, host: str, push: Push, call: Call, fields: dict[s
     decision = nowhere(project, push)
     try:
         if decision:
-            with transaction.atomic():
+            with _in_turn(), transaction.atomic():
                 return store(project, host, decision.verdict, decision.reason, *kept, **fields)
         with _in_turn() as turn, transaction.atomic():
             transaction.on_commit(turn.close)  # before Redis is told
