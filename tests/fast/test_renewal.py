@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from deployments import claims, control, keeper, probes, recovery, renewal, scaling
@@ -303,6 +304,14 @@ def test_what_cannot_be_removed_hides_nothing(live: Environment, queues: Queues,
     clock(queues)
     assert Incident.objects.filter(instance=after).exists(), "the keeper looks after it all the same"
     assert Client(live).write("order")
+
+
+def test_its_page_says_that_another_of_it_may_be_left(live: Environment, admin_client: Any) -> None:
+    page = reverse("admin:instances_instance_change", args=[live.instances.get().pk])
+    words = "another container of it may be left"
+    assert words not in admin_client.get(page).content.decode()
+    Instance.objects.update(untidy=True)
+    assert words in admin_client.get(page).content.decode()
 
 
 def test_one_of_several_keeps_the_colour_of_all(live: Environment, queues: Queues, deploy: Any) -> None:
