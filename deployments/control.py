@@ -6,11 +6,11 @@ from contextlib import suppress
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from deployments import at_work, claims, queues, renewal, scaling, schedule, sight
+from deployments import at_work, claims, queues, renewal, scaling, schedule, services, sight
 from deployments.claims import Claim
 from deployments.fence import fenced
 from deployments.keeper import repairs
@@ -43,8 +43,8 @@ def request(instance: Instance, verb: str) -> None:
     _require_deployed(instance)
     _require_nobody_led(instance, verb)
     claims.require_free(instance.environment)
-    before, since = State(instance.state), instance.state_since
-    free = Instance.objects.filter(pk=instance.pk).exclude(state=State.RESTARTING)
+    row = Instance.objects.filter(pk=instance.pk)
+    before, free = row.values("state", "state_since", "problem").get(), row.exclude(state=State.RESTARTING)
     if not free.update(state=State.RESTARTING, state_since=timezone.now(), problem=""):
         raise NotPossible(
             f"{instance} is being started, stopped or restarted already.",
@@ -54,7 +54,7 @@ def request(instance: Instance, verb: str) -> None:
     try:
         queues.enqueue_control(instance.pk, verb)
     except RedisError as error:
-        instance.become(before, timezone.now(), state_since=since)
+        row.filter(state=State.RESTARTING).update(**before)
         raise NotPossible(
             f"{instance} was left as it is: Redis does not answer.", advice="Check the portal's Redis, then try again."
         ) from error
@@ -92,21 +92,48 @@ def _require_deployed(instance: Instance) -> None:
 
 
 def heal() -> None:
-    """What a worker left that died while it controlled an instance, or that a server didn't let it end: the rows say
-    again what is true, the door opens, and one of it runs."""
-    left = Instance.objects.filter(Q(state=State.RESTARTING) | Q(untidy=True)).exclude(container="")
-    left = left.exclude(environment__server__in=incidents.engines_down())
-    for instance in left.select_related("environment__server", "environment__project"):
+    """What a worker left that died while it controlled an instance: the rows say again what is true, the door opens.
+    Where another container of it may be left, a worker is to look."""
+    restarting = Instance.objects.filter(state=State.RESTARTING).exclude(container="")
+    restarting = restarting.exclude(environment__server__in=incidents.engines_down())
+    for instance in restarting.select_related("environment__server", "environment__project"):
         environment = instance.environment
         if at_work.hindrance(environment, behind_doors=True):
             continue
-        if instance.state == State.RESTARTING and not environment.busy_with and _is_to_begin(instance):
+        if not environment.busy_with and _is_to_begin(instance):
             continue
         try:
             _heal(instance, asked=environment.busy_with)
         except NotPossible as error:
             logger.info("%s is not looked at: %s", instance, error)
     _forget_dead_claims()
+    for pk in _untidy().values_list("pk", flat=True):
+        queues.enqueue_tidying(pk)
+
+
+def _untidy() -> QuerySet[Instance]:
+    """Those where nobody is at work, and no person is to look first."""
+    rows = Instance.objects.filter(untidy=True).exclude(container="").exclude(state=State.RESTARTING)
+    rows = rows.exclude(environment__server__in=incidents.engines_down())
+    return rows.exclude(environment__in=Environment.objects.filter(at_work.occupied()))
+
+
+def tidy(pk: int) -> None:
+    """In a worker: what a restart has left, and could not end itself."""
+    rows = Instance.objects.filter(untidy=True).exclude(state=State.RESTARTING)
+    instance = rows.select_related("environment").filter(pk=pk).first()
+    if instance is None or services.broken_by(instance.environment):
+        return
+    try:
+        with claims.claimed(instance.environment_id, f"tidying up after a restart of {instance}", CLAIM) as claim:
+            instance = rows.filter(pk=pk).first()
+            if instance is not None:
+                instance.environment = claim.environment
+                renewal.tidy(instance, fenced(runtime_for(claim.environment.server), claim.check))
+    except NotPossible as error:
+        logger.info("Instance %s is not tidied up now: %s", pk, error)
+    except ExpectedError as error:
+        logger.warning("Instance %s is not tidied up yet: %s", pk, error)
 
 
 def _is_to_begin(instance: Instance) -> bool:
@@ -120,24 +147,20 @@ def _heal(instance: Instance, asked: str) -> None:
     # Under the words of who died: whoever comes after another death still knows what was asked.
     what, key = asked or f"a look at {instance}", instance.environment_id
     with claims.claimed(key, what, CLAIM, behind_doors=True) as claim:
-        instance.refresh_from_db(fields=["state", "state_since", "problem", "container", "colour", "untidy"])
-        instance.environment = claim.environment
+        instance.refresh_from_db(fields=["state", "problem", "container"])
+        if instance.state != State.RESTARTING:
+            return
+        environment = claim.environment
         try:
-            runtime = fenced(runtime_for(claim.environment.server), claim.check)
-            if instance.state == State.RESTARTING:
-                doors.open(claim.environment, runtime, holder=_holder(instance))
-                claim.check()
-                _record_truth(instance, instance.problem or "It was left in the middle of a restart.", asked=asked)
-            asked = ""
-            # Behind another's door a person is to look first.
-            if instance.untidy and not Door.objects.filter(environment=key).exists():
-                renewal.tidy(instance, runtime)
+            doors.open(environment, fenced(runtime_for(environment.server), claim.check), holder=_holder(instance))
+            claim.check()
+            _record_truth(instance, instance.problem or "It was left in the middle of a restart.", asked=asked)
+            return
         except claims.Lapsed:
             raise
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
-    if asked:
-        Environment.objects.filter(pk=key, busy_with="").update(busy_with=asked)
+    Environment.objects.filter(pk=key, busy_with="").update(busy_with=asked)
 
 
 def _forget_dead_claims() -> None:
@@ -210,7 +233,11 @@ def _act(claim: Claim, instance: Instance, verb: Verb) -> None:
         raise
     except ExpectedError as error:
         claim.check()  # else whoever is at work there now says what it is
-        _record_truth(instance, redact(error.message))
+        if Door.objects.filter(environment=instance.environment, holder=_holder(instance)).exists():
+            # As it is, for `heal`, which opens it.
+            Instance.objects.filter(pk=instance.pk, state=State.RESTARTING).update(problem=redact(error.message))
+        else:
+            _record_truth(instance, redact(error.message))
         return
     if became:
         claim.check()
@@ -290,8 +317,8 @@ def _restart(instance: Instance, runtime: Runtime, claim: Claim) -> State:
     except renewal.Alone as reason:
         logger.info("%s is restarted behind a closed door: %s", instance, reason)
     runtime.edge.expect(environment.key, 0)  # what a deployment has said of itself holds no more
-    doors.close(environment, runtime, holder=_holder(instance))
     try:
+        doors.close(environment, runtime, holder=_holder(instance))
         runtime.containers.stop(instance.container, STOP_SECONDS)
         return _start(instance, runtime, claim)
     finally:

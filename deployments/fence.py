@@ -8,7 +8,21 @@ from instances.runtimes.base import Runtime
 
 ROOMS = frozenset({"images", "containers", "databases", "filestores", "edge"})
 LOOKS = frozenset(
-    ["find", "list", "logs", "exec", "exists", "size", "facts", "figures", "serves", "doors", "in_flight", "fetch"]
+    [
+        "find",
+        "list",
+        "logs",
+        "exec",
+        "exists",
+        "size",
+        "facts",
+        "memory_free",
+        "figures",
+        "serves",
+        "doors",
+        "in_flight",
+        "fetch",
+    ]
 )
 """Verbs that change nothing. `exec` is what the health check asks with."""
 

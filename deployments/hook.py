@@ -32,7 +32,7 @@ class Health:
 
 def health(project: Project) -> Health:
     """From what the git host sent; tests by hand and replays say nothing of it."""
-    sent = Delivery.objects.filter(project=project, origin=Delivery.Origin.HOST)
+    sent = Delivery.objects.filter(project=project, origin=Delivery.Origin.HOST, host=project.host)
     last = sent.exclude(_UNPROVEN).select_related("project").defer("body", "headers").first()
     since = sent.filter(_UNPROVEN) if last is None else sent.filter(_UNPROVEN, received_at__gt=last.received_at)
     told: dict[str, Any] = since.aggregate(count=Count("pk"), latest=Max("received_at"))

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 NO_ENTRY = "The signature does not fit."
 """All that a stranger learns, whether the project exists or not."""
 TOO_MANY = "Too many calls. Come again later."
+TURN_SECONDS = 1.0
 _writing = threading.Lock()
 
 
@@ -178,6 +179,6 @@ def _in_turn() -> Iterator[ExitStack]:
     """SQLite lets one write at a time, and who finds it busy sleeps, longer each time it looks: so the threads of this
     process line up here. Closed, it is the next one's turn."""
     with ExitStack() as turn:
-        if connection.vendor == "sqlite":
-            turn.enter_context(_writing)
+        if connection.vendor == "sqlite" and _writing.acquire(timeout=TURN_SECONDS):
+            turn.callback(_writing.release)
         yield turn

@@ -112,6 +112,10 @@ def control_instance(pk: int, verb: str) -> None:
     control.carry_out(pk, verb)
 
 
+def tidy_instance(pk: int) -> None:
+    control.tidy(pk)
+
+
 def scale_environment(pk: int) -> None:
     scaling.carry_out(pk)
 

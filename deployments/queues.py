@@ -35,6 +35,10 @@ def enqueue_scaling(environment: int) -> None:
     _hand_over("urgent", "scale_environment", environment)
 
 
+def enqueue_tidying(instance: int) -> None:
+    _hand_over("urgent", "tidy_instance", instance)
+
+
 def enqueue_second(environment: int) -> None:
     _hand_over("urgent", "carry_on_second", environment)
 

@@ -3,7 +3,7 @@ and takes its clients once it answers."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from django.conf import settings
 
@@ -14,7 +14,7 @@ from deployments.models import Deployment
 from instances import doors
 from instances.models import Instance
 from instances.processes import STOP_SECONDS
-from instances.runtimes.base import Colour, ContainerSpec, Runtime, ServerUnreachable
+from instances.runtimes.base import Colour, ContainerSpec, RunFailed, Runtime, ServerUnreachable
 from ocore.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def _beside(instance: Instance, runtime: Runtime) -> ContainerSpec:
     if live is None:
         raise Alone("nothing is live")
     try:
-        if short := ways.short_of_memory(asdict(runtime.facts()), [thaw(live).instance(instance.slug)]):
+        if short := ways.short_of_memory(runtime.memory_free(), [thaw(live).instance(instance.slug)]):
             raise Alone(short)
         problem = sight.unanswered(instance, runtime, PROBE_SECONDS)
         spec = repairs.as_deployed(instance, runtime)
@@ -80,15 +80,15 @@ def _take_the_place(instance: Instance, name: str, colour: Colour) -> None:
 
 
 def tidy(instance: Instance, runtime: Runtime) -> None:
-    """Its clients are led to its container, and any other of it ends and goes. What fails is raised, and left to the
-    clock: the row says that something may be there."""
+    """Its clients are led to its container, and any other of it ends and goes. What fails is raised, but for a removal:
+    that is left to the clock, to which the row says that something may be there."""
     doors.lead(instance.environment, runtime)
     other = Colour(instance.colour).other
     left = runtime.edge.drain([doors.upstream(instance)], other, settings.OCORE_DRAIN_SECONDS)
     if left:
         logger.warning("%s requests to %s did not end in time; they are cut off, unanswered", left, instance)
-    _forget_others(instance, runtime)
-    Instance.objects.filter(pk=instance.pk).update(untidy=False)
+    if _forget_others(instance, runtime):
+        Instance.objects.filter(pk=instance.pk).update(untidy=False)
 
 
 def _try_to_tidy(instance: Instance, runtime: Runtime) -> None:
@@ -100,11 +100,17 @@ def _try_to_tidy(instance: Instance, runtime: Runtime) -> None:
         logger.warning("%s is tidied up later: %s", instance, error)
 
 
-def _forget_others(instance: Instance, runtime: Runtime) -> None:
-    """One that was to take its place, or whose place it took."""
+def _forget_others(instance: Instance, runtime: Runtime) -> bool:
+    """One that was to take its place, or whose place it took. False: it is stopped, and could not be removed."""
     labels = {"io.ocore.environment": instance.environment.key, "io.ocore.instance": instance.slug}
-    for found in runtime.containers.list({**labels, "io.ocore.role": "odoo"}):
-        if found.name != instance.container:
-            # With its time to end: a scheduled action may be in the middle.
-            runtime.containers.stop(found.name, STOP_SECONDS)
-            runtime.containers.remove(found.name)
+    others = [one.name for one in runtime.containers.list({**labels, "io.ocore.role": "odoo"})]
+    others = [name for name in others if name != instance.container]
+    for name in others:
+        runtime.containers.stop(name, STOP_SECONDS)  # with its time to end: a scheduled action may be in the middle
+    try:
+        for name in others:
+            runtime.containers.remove(name)
+    except RunFailed as error:
+        logger.warning("%s is stopped, and removed later: %s %s", ", ".join(others), error.message, error.detail)
+        return False
+    return True

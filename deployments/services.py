@@ -254,7 +254,7 @@ def rollback_offer(
         candidates = rollback_targets(environment)
         if not candidates:
             raise NotPossible(f"{environment} has no earlier deployment to go back to.")
-        others = [one for one in candidates if not (live and live.content and one.content == live.content)]
+        others = [one for one in candidates if live is None or not _the_same(one, live)]
         if not others and not with_data:
             raise NotPossible(
                 f"All that was live in {environment} before is what runs now: a rollback would change nothing.",
@@ -274,6 +274,11 @@ def rollback_offer(
     )
     snapshot = Snapshot.objects.filter(environment=environment, of=target, state=Snapshot.State.READY).first()
     return RollbackOffer(target=target, snapshot=snapshot, newer_modules=tuple(newer))
+
+
+def _the_same(one: Deployment, other: Deployment) -> bool:
+    """Image and settings; what the image was made of isn't known of old ones."""
+    return bool(one.content) and (one.content, one.configuration) == (other.content, other.configuration)
 
 
 def roll_back(

@@ -173,7 +173,7 @@ def _sentence(one: Condition) -> str:
     if one.state == State.UPDATING and not one.closed_since and one.underway:
         return "An update is being prepared. You can go on working."
     if one.state == State.UPDATING and not one.closed_since:
-        return "It is being started again. You may have to wait a moment."
+        return "It is just being started or stopped."
     return {
         State.UP: "It works as it should.",
         State.DOWN: "It does not answer at the moment.",

@@ -1,6 +1,6 @@
 """How a deployment puts the new version in the old one's place: the gentlest way that is safe, and why this one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from deployments import run as runs
@@ -35,7 +35,8 @@ def choose(run: runs.Run, plan: Plan) -> tuple[Way, str]:
         if several:
             return Way.ROLLING, "So the environment's strategy wants it; no module is installed or updated."
         return Way.BLUE_GREEN, "One instance alone can't be replaced one after the other; no module is updated."
-    short = short_of_memory(run.environment.server.facts, [run.config.instance(one.slug) for one in run.instances])
+    free = run.environment.server.facts.get("memory_free_bytes")
+    short = short_of_memory(free, [run.config.instance(one.slug) for one in run.instances])
     if strategy == Strategy.AUTO and short:
         if several:
             return Way.ROLLING, f"No module is updated, and {short}: one instance after the other."
@@ -79,10 +80,9 @@ def _must_be_recreated(run: runs.Run, plan: Plan) -> str:
     return ""
 
 
-def short_of_memory(facts: Mapping[str, Any], values: Iterable[dict[str, Any]]) -> str:
-    """Why instances with these settings may not fit beside what runs on a server of which this is known; empty when
-    they do."""
-    free = facts.get("memory_free_bytes")
+def short_of_memory(free: int | None, values: Iterable[dict[str, Any]]) -> str:
+    """Why instances with these settings may not fit beside what runs, where so many bytes are free; empty when they
+    do, or nobody knows."""
     needed = sum(_may_take(one) for one in values)
     if free is None or free >= needed:
         return ""

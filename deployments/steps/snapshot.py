@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from deployments import estimates, space, ways
+from deployments import estimates, renewal, space, ways
 from deployments.models import Snapshot, Step
 from deployments.run import Lost, Run, Stage
 from deployments.states import GENTLE, Way
@@ -62,6 +62,9 @@ def perform(stage: Stage) -> str:
     if way == Way.STAYS:
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
+    for instance in run.instances:
+        if instance.untidy:  # a restart has not ended: what serves is what its row says, from now on
+            renewal.tidy(instance, runtime)
     _take_in(run)
     run.check()
     if way in GENTLE:
@@ -94,7 +97,8 @@ def perform(stage: Stage) -> str:
         made=[spec.name for spec in new],
     )
     # While the last requests end: what is made now, no client waits for later.
-    ready = not ways.short_of_memory(environment.server.facts, [run.config.instance(one.slug) for one in run.instances])
+    free = environment.server.facts.get("memory_free_bytes")
+    ready = not ways.short_of_memory(free, [run.config.instance(one.slug) for one in run.instances])
     with waiting.beside(*[partial(_make, run, spec, ready=ready and spec == run.update) for spec in new]):
         left = doors.close(environment, runtime, holder=str(run.deployment))
         if left:

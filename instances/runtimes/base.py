@@ -549,5 +549,8 @@ class Runtime(Protocol):
 
     def facts(self) -> ServerFacts: ...
 
+    def memory_free(self) -> int | None:
+        """Bytes that programs could still take; None where that is not in sight."""
+
     def prepare(self, log: Log) -> None:
         """Networks, PostgreSQL and the edge are there and run."""

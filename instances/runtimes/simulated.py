@@ -654,7 +654,10 @@ class SimulatedRuntime:
 
     def facts(self) -> base.ServerFacts:
         FAULTS.meet("facts")
-        return base.ServerFacts("simulated", 2, 8 * 1024**3, FAULTS.disk_free_bytes, FAULTS.memory_free_bytes)
+        return base.ServerFacts("simulated", 2, 8 * 1024**3, FAULTS.disk_free_bytes, self.memory_free())
+
+    def memory_free(self) -> int | None:
+        return FAULTS.memory_free_bytes
 
     def prepare(self, log: Log) -> None:
         FAULTS.meet("prepare")

@@ -660,6 +660,12 @@ def test_what_ran_before_and_is_the_same_is_gone_back_to_for_its_data_only(
     Deployment.objects.filter(pk=old.pk).update(content="the same", environment=new.environment)
     Deployment.objects.filter(pk=new.pk).update(content="the same")
 
+    Deployment.objects.filter(pk=new.pk).update(configuration={"workers": 2})
+    run("rollback", "acme/production", "--yes")
+    assert Deployment.objects.latest().rollback_to == old, "to its settings"
+    Deployment.objects.latest().delete()
+    Deployment.objects.filter(pk=new.pk).update(configuration=old.configuration)
+
     told = refused("rollback", "acme/production", "--yes")
     assert "a rollback would change nothing" in told
     assert f"that of #{old.pk}" in told

@@ -1,12 +1,14 @@
 """Restarting the only instance that serves: another takes its clients first, and whoever dies over it leaves one."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
+from redis.exceptions import RedisError
 
 from deployments import claims, control, keeper, probes, recovery, renewal, scaling
 from deployments.keeper.instances import keep_instance
@@ -17,9 +19,10 @@ from deployments.states import Status
 from instances import doors, incidents
 from instances.models import Door, Incident, Instance
 from instances.runtimes import runtime_for
-from instances.runtimes.base import Answer, Colour, RunFailed, ServerUnreachable
+from instances.runtimes.base import Answer, Colour, EdgeError, RunFailed, ServerUnreachable
 from instances.runtimes.simulated import Faults
 from projects.models import Environment
+from tests import factories
 from tests.acme import ADA, Client, running, simulated
 from tests.conftest import Queues
 
@@ -153,6 +156,7 @@ def test_whoever_dies_over_it_leaves_one_that_serves(
     Environment.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
     Instance.objects.update(state_since=timezone.now() - timedelta(hours=1))
     recovery.reconcile()
+    queues.run_all()
     instance = live.instances.get()
     assert running(live) == [instance.container]
     assert Client(live).write("order")
@@ -172,13 +176,13 @@ def test_a_server_that_goes_away_is_tidied_up_once_it_is_back(
     alone_and_well(live)
 
 
-@pytest.mark.parametrize("verb", ["edge.open", "containers.remove"])
+@pytest.mark.parametrize(("verb", "told"), [("edge.open", "It does not want to."), ("containers.remove", "")])
 def test_once_the_new_one_has_the_place_the_old_one_goes_whatever_fails_meanwhile(
-    verb: str, live: Environment, queues: Queues, faults: Faults
+    verb: str, told: str, live: Environment, queues: Queues, faults: Faults
 ) -> None:
     faults.raised[verb] = RunFailed("It does not want to.")
     after = restart(live, queues)
-    assert (after.untidy, after.problem) == (True, "It does not want to."), "the clock comes back to it"
+    assert (after.untidy, after.problem) == (True, told), "the clock comes back to it"
     clock(queues)
     assert live.instances.get().untidy
     faults.clear()
@@ -299,11 +303,13 @@ def test_what_a_person_stopped_stays_so_whatever_fails_over_what_is_left(
 def test_what_cannot_be_removed_hides_nothing(live: Environment, queues: Queues, faults: Faults) -> None:
     faults.raised["containers.remove"] = RunFailed("device or resource busy")
     after = restart(live, queues)
-    assert (after.state, after.problem) == (Instance.State.RUNNING, "device or resource busy")
+    assert (after.state, after.untidy, len(running(live))) == (Instance.State.RUNNING, True, 1)
     runtime_for(live.server).containers.stop(after.container)
     clock(queues)
     assert Incident.objects.filter(instance=after).exists(), "the keeper looks after it all the same"
     assert Client(live).write("order")
+    ask(live, queues, "main", "stop")
+    assert (live.instances.get().state, running(live)) == (Instance.State.STOPPED, []), "and it can be stopped"
 
 
 def test_its_page_says_that_another_of_it_may_be_left(live: Environment, admin_client: Any) -> None:
@@ -365,14 +371,22 @@ def test_who_stood_still_does_not_take_the_place(live: Environment, queues: Queu
     assert restart(live, queues).container == before.container
 
 
-def test_behind_the_door_of_a_failed_rollback_the_clock_removes_nothing(live: Environment, faults: Faults) -> None:
+def test_behind_the_door_of_a_failed_rollback_the_clock_removes_nothing(
+    live: Environment, queues: Queues, faults: Faults
+) -> None:
     Door.objects.create(environment=live, server=live.server, holder="#2", closed_at=timezone.now(), at_work=False)
     past = timezone.now() - timedelta(hours=1)
     Instance.objects.update(state=Instance.State.RESTARTING, state_since=past, untidy=True)
     faults.calls.clear()
     control.heal()
-    assert not [call for call in faults.calls if call.startswith(("containers.remove", "containers.stop"))]
+    queues.run_all()
     assert live.instances.get().state == Instance.State.RUNNING
+    clock(queues)
+    assert not [call for call in faults.calls if call.startswith(("containers.remove", "containers.stop", "edge.open"))]
+    Door.objects.all().delete()
+    factories.deployment(live, status=Status.ROLLBACK_FAILED)
+    control.tidy(live.instances.get().pk)
+    assert live.instances.get().untidy, "nor without a door"
 
 
 def test_a_keeper_that_looked_before_a_deployment_leaves_what_there_is_now(
@@ -389,3 +403,87 @@ def test_a_keeper_that_looked_before_a_deployment_leaves_what_there_is_now(
     faults.calls.clear()
     keep_instance(stale, runtime, found, incident)
     assert not [call for call in faults.calls if call.startswith(("containers.stop", "containers.start"))]
+
+
+@pytest.mark.parametrize("verb", ["edge.close", "edge.open"])
+def test_an_edge_that_fails_over_a_closed_door_keeps_nobody_out(
+    verb: str, live: Environment, queues: Queues, faults: Faults
+) -> None:
+    faults.memory_free_bytes = 1024**2
+    faults.raised[verb] = EdgeError("The edge did not answer in time.")
+    restart(live, queues)
+    faults.clear()
+    clock(queues)
+    alone_and_well(live)
+
+
+@pytest.mark.parametrize("fault", [EdgeError("The edge did not answer in time."), die])
+@pytest.mark.parametrize("well", [True, False])
+def test_a_deployment_that_comes_before_the_clock_leaves_what_serves(
+    well: bool, fault: Any, live: Environment, queues: Queues, faults: Faults, deploy: Any
+) -> None:
+    """The row says who serves, and the edge doesn't know yet."""
+    faults.raised["edge.open"] = fault
+    with suppress(Killed):
+        restart(live, queues)
+    faults.clear()
+    Environment.objects.update(odoo_conf={"log_level": "warn"})
+    if not well:
+        faults.unhealthy[f"-d{Deployment.objects.latest('pk').pk + 1}"] = Answer(500, "broken")
+    written: list[bool] = []
+    for verb in ("containers.create", "containers.start", "containers.join_edge"):
+        faults.raised[verb] = lambda *_: written.append(Client(live).write("order"))
+    assert deploy().status == (Status.SUCCEEDED if well else Status.ROLLED_BACK)
+    assert all(written)
+    assert len(written) >= 2
+    faults.clear()
+    assert Client(live).write("order")
+    clock(queues)
+    alone_and_well(live)
+
+
+def test_what_was_refused_is_what_it_was_at_once(live: Environment, queues: Queues) -> None:
+    control.request(live.instances.get(), "restart")
+    Door.objects.create(environment=live, server=live.server, holder="#2", closed_at=timezone.now(), at_work=False)
+    queues.run_all()
+    instance = live.instances.get()
+    assert instance.state == Instance.State.RUNNING
+    assert "is closed by #2" in instance.problem
+
+
+def test_without_redis_the_row_says_what_it_said_just_before(
+    live: Environment, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = live.instances.get()
+    ask(live, queues, "main", "stop")
+
+    def gone(*_: Any) -> None:
+        raise RedisError
+
+    monkeypatch.setattr("deployments.queues.enqueue_control", gone)
+    with pytest.raises(NotPossible):
+        control.request(stale, "start")
+    assert live.instances.get().state == Instance.State.STOPPED
+
+
+def test_the_clock_waits_for_nobody_over_leftovers(live: Environment, queues: Queues, faults: Faults) -> None:
+    Instance.objects.update(untidy=True)
+    faults.calls.clear()
+    recovery.reconcile()
+    assert not [call for call in faults.calls if call.startswith("edge.drain")]
+    queues.run_all()
+    assert [call for call in faults.calls if call.startswith("edge.drain")]
+    assert not live.instances.get().untidy
+
+
+def test_beside_one_that_failed_the_only_one_that_serves_keeps_its_door_open(
+    live: Environment, queues: Queues, faults: Faults
+) -> None:
+    """Until it is stopped: closed, its clients would wait for the other."""
+    scaling.request(live, 2, ADA)
+    queues.run_all()
+    live.instances.filter(slug="main-2").update(state=Instance.State.FAILED)
+    faults.calls.clear()
+    ask(live, queues, "main", "stop")
+    acts = [call.split()[0] for call in faults.calls if call.startswith(("edge.close", "containers.stop"))]
+    assert acts[0] == "containers.stop"

@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from deployments import hook, intake
 from deployments.models import Delivery, Deployment
 from deployments.states import Status, Trigger
 from projects import hosts
@@ -509,6 +510,7 @@ def test_who_has_the_secret_is_told_that_the_address_is_for_another_host(product
     assert "This is the address for GitLab, and Acme is deployed from GitHub." in answer.json()["reason"]
     kept = Delivery.objects.get()
     assert (kept.project, kept.verdict, kept.reason) == (project, "refused", answer.json()["reason"])
+    assert hook.health(project).label == "Not used yet", "the secret is right, and that hook is not this host's"
     assert not Deployment.objects.exists()
 
 
@@ -835,6 +837,18 @@ def test_the_number_of_queries_is_small_and_does_not_grow(production: Environmen
     later = _queries(production.project, "later", after=NEWER, commits=commits)
 
     assert later == first <= 17
+
+
+def test_threads_write_in_turn_and_wait_for_it_only_so_long(
+    production: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with intake._in_turn() as turn:
+        assert intake._writing.locked()
+        turn.close()
+        assert not intake._writing.locked(), "before Redis is told"
+    monkeypatch.setattr(intake, "TURN_SECONDS", 0.01)
+    with intake._writing:
+        assert push(production.project, "while another writes for long").status_code == 202
 
 
 def test_a_push_is_answered_within_milliseconds(production: Environment) -> None:

@@ -66,8 +66,11 @@ class DockerRuntime:
             cpus=int(info["NCPU"]),
             memory_bytes=int(info["MemTotal"]),
             disk_free_bytes=self._free_bytes(Path(info["DockerRootDir"])),
-            memory_free_bytes=processes.available_memory() if self.engine.local else None,
+            memory_free_bytes=self.memory_free(),
         )
+
+    def memory_free(self) -> int | None:
+        return processes.available_memory() if self.engine.local else None
 
     def _free_bytes(self, root: Path) -> int:
         if self.engine.local and root.is_dir():
