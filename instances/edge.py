@@ -62,9 +62,39 @@ rm -f {SIDES_FOLDER}/*.sock
 exec caddy run --config {FIRST_CONFIG} --resume
 """
 READY = f"busybox wget -q -O /dev/null http://{ADMIN}/config/"
+NOW = 'now() { read -r up rest < /proc/uptime; echo "${up%.*}${up#*.}"; }'
+"""In hundredths of a second."""
+SETTLE_SECONDS = 15.0
+"""For so long a reload waits for requests that wait for a place behind a door that is open; longer than that, something
+else is wrong."""
+# Whoever is being held tries again every `edge_config.TRY_INTERVAL`: where a place was free for longer, nobody is.
+SETTLE = f"""
+{NOW}
+full() {{
+    busybox wget -q -O - http://{ADMIN}/reverse_proxy/upstreams | busybox awk -v limits="$OCORE_LIMITS" '
+        BEGIN {{
+            RS = "}}"
+            n = split(limits, each, " ")
+            for (i = 1; i <= n; i++) {{ split(each[i], pair, "="); most[pair[1]] = pair[2] }}
+        }}
+        {{ name = "" }}
+        match($0, /"address":"[^"]*"/) {{ name = substr($0, RSTART + 11, RLENGTH - 12) }}
+        (name in most) && match($0, /"num_requests":[0-9]+/) {{
+            if (substr($0, RSTART + 15, RLENGTH - 15) + 0 >= most[name]) full = 1
+        }}
+        END {{ exit !full }}'
+}}
+end=$(( $(now) + $4 ))
+free=0
+while [ "$free" -lt 4 ] && [ "$(now)" -lt "$end" ]; do
+    busybox sleep {edge_config.TRY_INTERVAL}
+    if full; then free=0; else free=$((free + 1)); fi
+done
+"""
 APPLY = f"""
 set -eu
 if busybox wget -q -O /dev/null "http://{ADMIN}/id/$1" 2>/dev/null; then echo same; exit; fi
+{SETTLE}
 umask 077
 trap 'rm -f {STATE}/next.json' EXIT
 if [ -n "$2" ]; then printf %s "$OCORE_ROOTS" > "{STATE}/$2"; fi
@@ -96,7 +126,7 @@ IN_FLIGHT = f"set -eu\nnames=$1\n{COUNT}\ncount"
 # $names the counted addresses, $1 hundredths of a second to wait for them.
 DRAIN = f"""
 {COUNT}
-now() {{ read -r up rest < /proc/uptime; echo "${{up%.*}}${{up#*.}}"; }}
+{NOW}
 end=$(( $(now) + $1 ))
 while left=$(count); [ "$left" -gt 0 ] && [ "$(now)" -lt "$end" ]; do busybox sleep 0.05; done
 echo "$left"
@@ -181,8 +211,8 @@ class CaddyEdge:
         """Make it what the settings want, and these its routes; True when anything had to be changed.
 
         A reload, and an edge made anew, fail every request that is being held (502/503): the caller sees to it that no
-        door on this server is closed meanwhile (but one that nobody can be waiting at). A new route's door is closed
-        until it is opened."""
+        door on this server is closed meanwhile (but one that nobody can be waiting at). Those that wait behind a door
+        that has just been opened are waited for. A new route's door is closed until it is opened."""
         found = self.containers.find(self.name)
         anew = not self._fits(found)
         if anew:
@@ -195,9 +225,19 @@ class CaddyEdge:
         parts = (packed[start : start + PART_BYTES] for start in range(0, len(packed), PART_BYTES))
         environment = {f"OCORE_CONFIG_{number}": part for number, part in enumerate(parts)}
         environment["OCORE_ROOTS"] = self.spec.entrance.acme_roots
+        environment["OCORE_LIMITS"] = _limits(routes)
         roots = roots_name(self.spec.entrance)
         marks = edge_split.marks(routes)
-        done = self._script(APPLY, name, roots, marks, environment=environment, what="take its new routes")
+        done = self._script(
+            APPLY,
+            name,
+            roots,
+            marks,
+            _hundredths(SETTLE_SECONDS),
+            environment=environment,
+            what="take its new routes",
+            timeout=SETTLE_SECONDS + 30,
+        )
         return anew or done.output.strip().endswith("loaded")
 
     def close(self, upstreams: Sequence[Upstream]) -> None:
@@ -360,6 +400,12 @@ def _key(key: str) -> str:
 
 def _named(upstreams: Sequence[Upstream]) -> str:
     return ", ".join(upstream.alias for upstream in upstreams) or "nobody"
+
+
+def _limits(routes: Iterable[Route]) -> str:
+    """How many requests each door lets through at once."""
+    ways = (way for route in routes for way in (route, route.second) if way)
+    return " ".join(f"{edge_config.door_address(one)}={one.max_requests}" for way in ways for one in way.upstreams)
 
 
 def _hundredths(seconds: float) -> str:

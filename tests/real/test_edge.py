@@ -245,6 +245,22 @@ def test_what_was_held_comes_back_in_portions(place: Place) -> None:
     assert 2 <= most <= UPSTREAM.max_requests + 2
 
 
+def test_a_reload_waits_for_those_that_were_held(place: Place) -> None:
+    """The door opens for forty at once, and another environment of the server is scaled in that instant."""
+    place.serve("new")
+    place.edge.close([UPSTREAM])
+    with ThreadPoolExecutor(40) as pool:
+        held = [pool.submit(place.get, f"/held/{number}?sleep=0.2") for number in range(40)]
+        time.sleep(0.5)
+        place.edge.open([UPSTREAM], Colour.BLUE)
+        other = Route(
+            "acme-other", ("other-acme.localhost",), (Upstream("acme-other-1", max_requests=8),), title="Other"
+        )
+        assert place.edge.apply([ROUTE, other], quiet) is True
+        assert [answer.result().status_code for answer in held] == [200] * 40
+    place.edge.apply([ROUTE], quiet)
+
+
 def test_past_the_hold_limit_people_get_a_page_and_programs_get_json(place: Place, settings) -> None:
     settings.OCORE_HOLD_SECONDS = 0.5
     place.serve("new")
