@@ -154,13 +154,18 @@ def _heal(instance: Instance, asked: str) -> None:
         try:
             doors.open(environment, fenced(runtime_for(environment.server), claim.check), holder=_holder(instance))
             claim.check()
-            _record_truth(instance, instance.problem or "It was left in the middle of a restart.", asked=asked)
+            _record_truth(instance, instance.problem or _left(asked), asked=asked)
             return
         except claims.Lapsed:
             raise
         except ExpectedError as error:
             logger.warning("%s could not be looked at: %s", instance, error)
     Environment.objects.filter(pk=key, busy_with="").update(busy_with=asked)
+
+
+def _left(asked: str) -> str:
+    what = next((verb for verb in VERBS if asked.startswith(f"{verb} of ")), "change")
+    return f"Its {what} was left in the middle, by a worker that died. If it is still wanted, ask for it again."
 
 
 def _forget_dead_claims() -> None:
@@ -182,8 +187,10 @@ def _record_truth(instance: Instance, problem: str, *, asked: str = "") -> None:
     if found and not found.running and asked == _name("stop", instance):
         instance.become(State.STOPPED, timezone.now())
         return
-    state = State.RUNNING if found and found.running else State.FAILED
-    instance.become(state, timezone.now(), problem=problem)
+    if found and found.running:
+        instance.become(State.RUNNING, found.started_at or timezone.now(), problem=problem)
+    else:
+        instance.become(State.FAILED, timezone.now(), problem=problem)
 
 
 def _holder(instance: Instance) -> str:

@@ -45,9 +45,21 @@ STATES: dict[str, tuple[str, str]] = {
 }
 
 
+DOING = {"start": "Being started", "stop": "Being stopped", "remove": "Being removed"}
+
+
 def state_tag(instance: Instance) -> SafeString:
     tone, icon = STATES[instance.state]
-    return tag(instance.get_state_display(), tone, icon, instance.problem)
+    return tag(_words(instance), tone, icon, instance.problem)
+
+
+def _words(instance: Instance) -> str:
+    """While somebody is at work on it, what is being done: the row is *Restarting* with each of these."""
+    usual = str(instance.get_state_display())
+    if instance.state != Instance.State.RESTARTING:
+        return usual
+    verb, _, what = instance.environment.busy_with.partition(" of ")
+    return DOING.get(verb, usual) if what == str(instance) else usual
 
 
 def ask(server: Server) -> ServerFacts:

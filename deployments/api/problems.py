@@ -119,7 +119,14 @@ def _expected(_: HttpRequest, error: Any) -> HttpResponse:
 
 
 def _invalid(_: HttpRequest, error: Any) -> HttpResponse:
-    return problem(422, errors=[Invalid(where=_where(one["loc"]), message=str(one["msg"])) for one in error.errors])
+    return problem(422, errors=[Invalid(where=_where(one["loc"]), message=_words(one)) for one in error.errors])
+
+
+def _words(error: dict[str, Any]) -> str:
+    """Without the name that the body's shape has in our code."""
+    return (
+        "It should be an object." if error.get("type") in ("model_type", "model_attributes_type") else str(error["msg"])
+    )
 
 
 def _where(location: tuple[Any, ...]) -> str:

@@ -94,6 +94,7 @@ def _install_hook(repository: Path) -> None:
     whatever is in the environment of whoever pushes."""
     manage = Path(settings.BASE_DIR) / "manage.py"
     ours = {name: value for name, value in os.environ.items() if _SETTING.fullmatch(name)}
+    ours.pop("OCORE_ADMIN_PASSWORD", None)  # it needs no account
     ours["OCORE_STATE_DIR"] = str(settings.STATE_DIR)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(ours.items()))
     command = shlex.join([sys.executable, str(manage), "announce_push", SLUG])

@@ -165,6 +165,11 @@ def test_a_parameter_is_known_and_given_once(production: Environment, full: str)
         assert [one["where"] for one in answer["errors"]] == [where]
 
 
+def test_a_body_that_is_no_object_is_told_so_in_words_of_the_api(production: Environment, full: str) -> None:
+    answer = is_problem(call(full, "POST", f"{HERE}/deployments", []), 422, "invalid")
+    assert answer["errors"] == [{"where": "body", "message": "It should be an object."}]
+
+
 def test_what_waited_and_gave_way_is_named(production: Environment, full: str) -> None:
     first = call(full, "POST", f"{HERE}/deployments", {}).json()
     second = call(full, "POST", f"{HERE}/deployments", {"force": True})

@@ -487,3 +487,29 @@ def test_beside_one_that_failed_the_only_one_that_serves_keeps_its_door_open(
     ask(live, queues, "main", "stop")
     acts = [call.split()[0] for call in faults.calls if call.startswith(("edge.close", "containers.stop"))]
     assert acts[0] == "containers.stop"
+
+
+def test_its_page_says_what_is_being_done(live: Environment, admin_client: Any) -> None:
+    instance = live.instances.get()
+    page = reverse("admin:instances_instance_change", args=[instance.pk])
+    Instance.objects.update(state=Instance.State.RESTARTING)
+    for busy, words in (
+        (f"stop of {instance}", "Being stopped"),
+        (f"start of {instance}", "Being started"),
+        ("", "Rest"),
+    ):
+        Environment.objects.update(busy_with=busy)
+        assert words in admin_client.get(page).content.decode()
+
+
+def test_whose_worker_died_is_told_what_was_not_done(live: Environment, queues: Queues, faults: Faults) -> None:
+    faults.raised["containers.start"] = die
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims.Claim, "release", lambda _: None)
+        with pytest.raises(Killed):
+            restart(live, queues)
+    Environment.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
+    Instance.objects.update(state_since=timezone.now() - timedelta(hours=1))
+    faults.clear()
+    control.heal()
+    assert "Its restart was left in the middle" in live.instances.get().problem

@@ -102,6 +102,17 @@ def test_a_second_version_on_the_same_database_starts_beside_the_first(
     assert there.inherits_from == first, "its settings are the first one's"
 
 
+def test_the_status_at_a_shell_tells_of_both(
+    first: Environment, begin: Callable[..., Split], capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = begin()
+    Split.objects.update(share=30)
+    call_command("status", "acme/production")
+    assert f"{split.environment} is its second version, and gets 30 % of its clients" in capsys.readouterr().out
+    call_command("status", f"acme/{split.environment.slug}")
+    assert "the second version of Acme / Production, with 30 % of its clients" in capsys.readouterr().out
+
+
 def test_it_is_refused_on_the_same_database_where_the_versions_of_modules_differ(
     first: Environment, remote: GitRemote, queues: Queues
 ) -> None:

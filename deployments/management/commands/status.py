@@ -16,7 +16,7 @@ from deployments.workforce import Trouble, trouble, unkept
 from instances import incidents
 from instances.models import Incident
 from projects.domains import of_environments
-from projects.models import Environment
+from projects.models import Environment, Split
 
 PENDING_SHOWN = 10
 EXIT_CODES = """exit codes:
@@ -99,6 +99,7 @@ def _one(one: Condition) -> list[str]:
         ("Not live", _failure(one)),
         ("Kept out", _kept_out(one)),
         ("Locked", plain(lock.words) if (lock := locks.current(environment)) else ""),
+        ("Versions", _versions(environment)),
         ("Branch", environment.branch or "none, deployed by hand"),
         ("Server", str(environment.server)),
         ("URL", environment.url),
@@ -107,6 +108,15 @@ def _one(one: Condition) -> list[str]:
     lines = [str(environment), *(f"  {name:<9} {text}" for name, text in facts if text)]
     lines += [_instance(instance) for instance in one.instances]
     return [*lines, *_incidents(environment), *_pending(environment), *_last(environment)]
+
+
+def _versions(environment: Environment) -> str:
+    """Whether there are two of it, and who gets how many of the clients."""
+    split = Split.objects.filter(environment=environment).first()
+    if split:
+        return f"the second version of {environment.second_of}, with {split.share} % of its clients"
+    split = Split.objects.filter(environment__second_of=environment).select_related("environment__project").first()
+    return f"{split.environment} is its second version, and gets {split.share} % of its clients" if split else ""
 
 
 def _incidents(environment: Environment) -> list[str]:
