@@ -19,7 +19,7 @@ from deployments.steps import copy, planning
 from deployments.steps.base import DataLost, Nothing
 from deployments.steps.health_check import wait_until_healthy
 from instances import doors
-from instances.models import Instance
+from instances.models import Door, Instance
 from instances.processes import STOP_SECONDS
 from instances.runtimes.base import Colour, ContainerSpec, DatabaseError, FilestoreFacts, aside_name
 from ocore import waiting
@@ -62,9 +62,10 @@ def perform(stage: Stage) -> str:
     if way == Way.STAYS:
         doors.ensure_routes(environment.server, runtime, stage.log, seen=run.ahead.routes)
         raise Nothing("Nothing that runs differs from what is live: it stays, and no request waits.")
-    for instance in run.instances:
-        if instance.untidy:  # a restart has not ended: what serves is what its row says, from now on
-            renewal.tidy(instance, runtime)
+    if not Door.objects.filter(environment=environment).exists():
+        for instance in run.instances:
+            if instance.untidy:  # a restart has not ended: what serves is what its row says, from now on
+                renewal.tidy(instance, runtime)
     _take_in(run)
     run.check()
     if way in GENTLE:

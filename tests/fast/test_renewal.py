@@ -442,6 +442,19 @@ def test_a_deployment_that_comes_before_the_clock_leaves_what_serves(
     alone_and_well(live)
 
 
+def test_a_deployment_by_force_opens_no_door_that_another_holds(
+    live: Environment, queues: Queues, faults: Faults, deploy: Any
+) -> None:
+    Door.objects.create(environment=live, server=live.server, holder="#2", closed_at=timezone.now(), at_work=False)
+    Instance.objects.update(untidy=True)
+    Environment.objects.update(odoo_conf={"log_level": "warn"})
+    faults.calls.clear()
+    before: list[list[str]] = []
+    faults.raised["containers.start"] = lambda *_: before.append(list(faults.calls))
+    assert deploy(forced=True).status == Status.SUCCEEDED
+    assert not [call for call in before[0] if call.startswith("edge.open")]
+
+
 def test_what_was_refused_is_what_it_was_at_once(live: Environment, queues: Queues) -> None:
     control.request(live.instances.get(), "restart")
     Door.objects.create(environment=live, server=live.server, holder="#2", closed_at=timezone.now(), at_work=False)
